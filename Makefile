@@ -1,0 +1,49 @@
+# Everything a developer or CI needs; a fresh machine needs Python 3.11, make and g++.
+PYTHON ?= python3
+JOBS   ?= 2
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint long clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## create .venv with the tested versions
+
+# Runs again only when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'hqc needs Python 3.11 or newer; try: make PYTHON=python3.11'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,brevitas]'
+	@touch $@
+
+demo: $(STAMP)  ## train a small jet tagger, compile it for both backends, check both
+	@command -v $${CXX:-g++} >/dev/null || { echo 'the emulation needs g++'; exit 4; }
+	$(BIN)/python examples/jets/train.py --epochs 3 -o build/jets/jets.pt2
+	$(BIN)/hqc compile build/jets/jets.pt2 -b vitis --samples build/jets/samples.npy -o build/jets/vitis
+	$(BIN)/hqc compile build/jets/jets.pt2 -b catapult --samples build/jets/samples.npy -o build/jets/catapult
+	$(BIN)/hqc check build/jets/vitis --samples 1000
+	$(BIN)/hqc check build/jets/catapult --samples 1000
+	@echo
+	@echo 'Projects:  build/jets/vitis/project  build/jets/catapult/project'
+	@echo 'Try:       $(BIN)/hqc show build/jets/vitis'
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/python tools/link.py
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, then all tests but the long ones
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+long: $(STAMP)  ## the long tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m long
+
+clean:  ## remove everything made here
+	rm -rf $(VENV) .typeroot build dist hqc.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Backends: from the integer IR to projects, and their emulation."""

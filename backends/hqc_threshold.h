@@ -1,0 +1,41 @@
+#ifndef HQC_THRESHOLD_H_
+#define HQC_THRESHOLD_H_
+
+#include "nnet_common.h"
+
+namespace nnet {
+
+struct hqc_threshold_config {
+    static const unsigned n_in = 10;
+    static const unsigned n_rows = 1;
+    static const unsigned n_thresholds = 1;
+    static const int first = 0;
+    static const unsigned io_type = io_parallel;
+    static const unsigned reuse_factor = 1;
+};
+
+// res = first + number of thresholds that data reaches. Rows of thresholds: one for all elements,
+// or one per element. Thresholds are constants on the grid of data.
+template <class data_T, class res_T, typename CONFIG_T>
+void hqc_threshold(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in],
+                   typename CONFIG_T::threshold_t thresholds[CONFIG_T::n_rows * CONFIG_T::n_thresholds]) {
+    #pragma HLS PIPELINE
+    #pragma HLS ARRAY_PARTITION variable=thresholds complete
+
+Elements:
+    for (unsigned ii = 0; ii < CONFIG_T::n_in; ii++) {
+        const unsigned row = CONFIG_T::n_rows == 1 ? 0 : ii;
+        int count = CONFIG_T::first;
+    Thresholds:
+        for (unsigned kk = 0; kk < CONFIG_T::n_thresholds; kk++) {
+            #pragma HLS UNROLL
+            if (data[ii] >= thresholds[row * CONFIG_T::n_thresholds + kk])
+                count++;
+        }
+        res[ii] = count;
+    }
+}
+
+} // namespace nnet
+
+#endif

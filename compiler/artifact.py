@@ -1,0 +1,239 @@
+"""A compiled directory: run it, check it, read what it says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from onnx_ir import Model
+
+from hqc import arrays, exactness, manifest, staging
+from hqc.backends.base import Backend, Emulator
+from hqc.diagnostics import Exit, HqcError, reject
+from hqc.ir import Array, Boundary, boundaries, load
+from hqc.manifest import Manifest
+from hqc.options import closest, usage
+from hqc.partition import Partition, partition
+from hqc.registry import Registry
+
+ENGINES = ("emulation", "exact")
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check compared.
+
+    Attributes:
+        vectors: the stored vectors through the emulation, against the exact executor.
+        fresh: newly generated or given samples, likewise; None when none were asked for.
+        stored: whether the stored outputs are what the exact executor gives.
+    """
+
+    vectors: exactness.CodeComparison
+    fresh: exactness.CodeComparison | None
+    stored: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything was equal."""
+        return self.first is None
+
+    @property
+    def samples(self) -> int:
+        """How many samples were compared."""
+        return self.vectors.samples + (self.fresh.samples if self.fresh else 0)
+
+    @property
+    def first(self) -> str | None:
+        """The first difference in words, or None."""
+        if self.vectors.first is not None:
+            return self.vectors.first
+        if self.fresh is not None and self.fresh.first is not None:
+            return self.fresh.first
+        return None if self.stored else "vectors/outputs.npz is not what the exact executor gives"
+
+    def error(self) -> HqcError | None:
+        """HQC403 (exit status 3) for the first difference, or None."""
+        if self.first is None:
+            return None
+        parts = [c for c in (self.vectors, self.fresh) if c is not None]
+        wrong, total = sum(c.mismatches for c in parts), sum(c.total for c in parts)
+        return not_exact(self.first, wrong, total)
+
+
+def not_exact(first: str, mismatches: int, total: int) -> HqcError:
+    """HQC403 for a first difference."""
+    return reject(
+        "HQC403",
+        f"not bit-exact: {first}",
+        notes=(f"{mismatches} of {total} output codes differ from the exact executor",),
+        helps=("if files in project/ were edited, compile again; else please report this",),
+        exit_=Exit.NOT_EXACT,
+    )
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory that `compile` made. Nothing but the directory is needed to use it.
+
+    Attributes:
+        path: the directory.
+        manifest: its validated `hqc.json`.
+        registry: where its backend comes from.
+    """
+
+    path: Path
+    manifest: Manifest
+    registry: Registry
+
+    @classmethod
+    def open(cls, path: str | Path, registry: Registry | None = None) -> Artifact:
+        """Open a compiled directory.
+
+        Raises:
+            HqcError: HQC006, it is not one, is damaged, or of another format.
+        """
+        directory = Path(path)
+        staging.recover(directory, manifest.objection)
+        return cls(directory, manifest.read(directory), registry or Registry.default())
+
+    @cached_property
+    def model(self) -> Model:
+        """The integer graph, host parts included."""
+        path = self.path / "model.onnx"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if digest != self.manifest.graph_sha256:
+            raise reject(
+                "HQC006",
+                f"{path} is missing or was changed after the compile",
+                helps=("compile the model again: hqc compile MODEL -o NEW_DIRECTORY",),
+            )
+        return load(path)
+
+    @cached_property
+    def partition(self) -> Partition:
+        """Where the host ends and the hardware begins."""
+        return partition(self.model)
+
+    @property
+    def inputs(self) -> tuple[Boundary, ...]:
+        """Names and per-sample shapes of the model's inputs."""
+        return boundaries([v for v in self.model.graph.inputs if not v.is_initializer()])
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that wrote `project/`.
+
+        Raises:
+            HqcError: HQC301, it is not installed here.
+        """
+        name = self.manifest.backend
+        return backend_named(name, self.registry)
+
+    @cached_property
+    def exact(self) -> exactness.ExactCore:
+        """The exact executor of the integer graph."""
+        return exactness.ExactCore(self.partition)
+
+    @cached_property
+    def emulator(self) -> Emulator:
+        """The C++ emulation of `project/` as it is now; compiled on first use."""
+        return self.backend.emulator(self.path / "project", self.partition)
+
+    @overload
+    def run(self, x: Array, engine: str = ...) -> Array: ...
+
+    @overload
+    def run(self, x: Mapping[str, Array], engine: str = ...) -> dict[str, Array]: ...
+
+    def run(
+        self, x: Array | Mapping[str, Array], engine: str = "emulation"
+    ) -> Array | dict[str, Array]:
+        """The model's outputs (float32, in its own units) for inputs in its own units.
+
+        Args:
+            x: inputs by name, each (N, *shape); or one array, for a model with one input, which
+                gives back one array if the model has one output.
+            engine: "emulation", the C++ of the project; "exact", the integer executor.
+
+        Raises:
+            HqcError: HQC005, the inputs do not fit; HQC001, no such engine; HQC404/HQC405, g++.
+        """
+        if engine not in ENGINES:
+            raise usage(f"engine {engine!r} is not known", *closest(engine, ENGINES))
+        if isinstance(x, Mapping):
+            return self._run(x, engine)
+        outputs = self._run(arrays.by_name(np.asarray(x), self.inputs), engine)
+        if len(outputs) != 1:
+            raise arrays.several_outputs(outputs)
+        return next(iter(outputs.values()))
+
+    def _run(self, x: Mapping[str, Array], engine: str) -> dict[str, Array]:
+        inputs = arrays.check_inputs(x, self.inputs)
+        if engine == "exact":
+            return self.exact.run(inputs)
+        return self.partition.decode(self.emulator.run(self.partition.encode(inputs)))
+
+    def check(self, samples: int | Array | Mapping[str, Array] = 0, seed: int = 1) -> CheckResult:
+        """Rebuild the emulation of `project/` as it is now, and compare it with the exact executor.
+
+        Args:
+            samples: how many fresh samples beside the stored vectors, or samples of your own.
+            seed: of the fresh samples.
+
+        Raises:
+            HqcError: HQC005/HQC006 for unusable samples or files, HQC404/HQC405 for g++.
+        """
+        stored = self._vectors("inputs"), self._vectors("outputs")
+        inputs = arrays.check_inputs(stored[0], self.inputs)
+        vectors = exactness.compare_runs(self.partition, inputs, self.emulator.run, self.exact)
+        again = self.exact.run(inputs)
+        same = set(again) == set(stored[1]) and all(
+            np.array_equal(again[name], stored[1][name]) for name in again
+        )
+        fresh = self._fresh(samples, seed)
+        if not fresh:
+            return CheckResult(vectors, None, same)
+        compared = exactness.compare_runs(self.partition, fresh, self.emulator.run, self.exact)
+        return CheckResult(vectors, compared, same)
+
+    def _fresh(
+        self, samples: int | Array | Mapping[str, Array], seed: int
+    ) -> dict[str, arrays.Floats]:
+        if isinstance(samples, int):
+            if samples < 0:
+                raise usage(f"{samples} samples: a number from 0")
+            return generate(self.model, samples, seed) if samples else {}
+        given = samples if isinstance(samples, Mapping) else arrays.by_name(samples, self.inputs)
+        return arrays.check_inputs(given, self.inputs)
+
+    def _vectors(self, which: str) -> dict[str, Array]:
+        return arrays.read_arrays(self.path / "vectors" / f"{which}.npz", self.inputs)
+
+
+def generate(model: Model, samples: int, seed: int) -> dict[str, arrays.Floats]:
+    """Random values, corners and ties for the model's inputs."""
+    from hqc.samples import generate as generated
+
+    return generated(model, samples, seed)
+
+
+def backend_named(name: str, registry: Registry) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        HqcError: HQC301, there is none.
+    """
+    if name not in registry.backends:
+        raise reject(
+            "HQC301",
+            f"unknown backend {name!r}",
+            helps=closest(name, registry.backends),
+            exit_=Exit.USAGE,
+        )
+    return registry.backends[name]

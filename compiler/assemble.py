@@ -1,0 +1,162 @@
+"""Writing the parts of a compiled directory, so that the same compile gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx_ir import Model
+
+from hqc import ir
+from hqc.arrays import write_npz
+from hqc.backends.base import BackendOptions, Emission
+from hqc.events import Event, Watch
+from hqc.fast import NodeCertificate
+from hqc.ir import Array
+from hqc.loading import Source
+from hqc.manifest import Manifest, dump, versions
+from hqc.options import CompileOptions
+from hqc.partition import Partition, Port
+from hqc.pipeline import PassEvent, Record
+from hqc.report import Verdict
+
+REPORT = "report.json"
+
+
+def write_graph(directory: Path, model: Model) -> str:
+    """Write the integer graph; its digest."""
+    data = ir.to_bytes(model)
+    (directory / "model.onnx").write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_vectors(
+    directory: Path, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> None:
+    """Write inputs and expected outputs, in the model's own units."""
+    folder = directory / "vectors"
+    folder.mkdir()
+    write_npz(folder / "inputs.npz", inputs)
+    write_npz(folder / "outputs.npz", outputs)
+
+
+def write_states(directory: Path, states: Sequence[tuple[str, bytes]]) -> None:
+    """Write the graph after each pass as `ir/NN-pass.onnx`; nothing if none were kept."""
+    if not states:
+        return
+    folder = directory / "ir"
+    folder.mkdir()
+    for index, (name, data) in enumerate(states):
+        (folder / f"{index:02d}-{name}.onnx").write_bytes(data)
+
+
+def write_report(
+    directory: Path, records: Sequence[Record], emission: Emission, verdict: Verdict
+) -> None:
+    """Write `report.json`: passes, hardware layers, verdict. It holds no times of this machine."""
+    passes = [
+        {
+            "pass": r.step,
+            "contract": str(r.contract),
+            "checked": r.checked,
+            "rewrites": r.rewrites,
+            "remarks": [str(m) for m in r.remarks],
+        }
+        for r in records
+    ]
+    document = {
+        "passes": passes,
+        "layers": [layer.describe() for layer in emission.layers],
+        "verdict": {**asdict(verdict), "text": verdict.text},
+    }
+    (directory / REPORT).write_text(dump(document), encoding="utf-8")
+
+
+def add_to_report(directory: Path, key: str, found: Mapping[str, Any]) -> None:
+    """Add what the vendor's tool reported."""
+    path = directory / REPORT
+    document = json.loads(path.read_text(encoding="utf-8"))
+    fresh = path.with_suffix(".new")
+    fresh.write_text(dump({**document, key: found}), encoding="utf-8")
+    fresh.replace(path)
+
+
+class Tracer:
+    """Listens to a pipeline: passes its events on, and keeps the states it went through."""
+
+    def __init__(self, watch: Watch, keep: bool):
+        """`keep` the graph after each pass, as bytes, for `ir/` or for printing."""
+        self._watch = watch
+        self._keep = keep
+        self.states: list[tuple[str, bytes]] = []
+
+    def event(self, event: PassEvent) -> None:
+        """What the pipeline calls at the beginning and the end of each pass."""
+        record = event.record
+        if record is None:
+            self._watch(Event(event.name))
+            return
+        detail = f"{record.rewrites} rewrites" if record.rewrites else ""
+        remarks = tuple(str(remark) for remark in record.remarks)
+        self._watch(Event(event.name, record.seconds, detail, remarks))
+        if self._keep:
+            self.states.append((event.name, ir.to_bytes(event.model)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a compile found out, beyond what it was told.
+
+    Attributes:
+        graph_sha256: digest of `model.onnx`.
+        pipeline: the resolved pipeline string.
+        certificate: rows of the exact executor's certificate.
+        verdict: what was compared.
+    """
+
+    graph_sha256: str
+    pipeline: str
+    certificate: Sequence[NodeCertificate]
+    verdict: Verdict
+
+
+def manifest_of(
+    source: Source,
+    cut: Partition,
+    options: CompileOptions,
+    settings: BackendOptions,
+    outcome: Outcome,
+) -> Manifest:
+    """The manifest of a compile."""
+    return Manifest(
+        model={"name": source.name, "file": source.file, "sha256": source.sha256},
+        graph_sha256=outcome.graph_sha256,
+        backend=options.backend,
+        pipeline=outcome.pipeline,
+        options={**options.to_json(), "hardware": asdict(settings)},
+        seed=options.seed,
+        inputs=tuple(_port(port) for port in cut.inputs),
+        outputs=tuple(_port(port) for port in cut.outputs),
+        host=cut.host_steps(),
+        certificate=tuple(
+            {"node": row.node, "arithmetic": row.arithmetic, "reason": row.reason}
+            for row in outcome.certificate
+        ),
+        verdict=outcome.verdict,
+        versions=versions(),
+    )
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {
+        "name": port.name,
+        "external": port.external,
+        "shape": list(port.shape),
+        "type": str(port.type),
+        "scale": 2.0**-port.type.fraction,
+        "kind": port.kind,
+    }

@@ -1,0 +1,345 @@
+"""Exact monotone chains: what stands between an integer accumulator and the next quantiser.
+
+A chain is a sequence of per-channel affine maps with rational coefficients and rectifiers. Put
+before a quantiser it is a monotone step function of an integer, so it is fully described by one
+integer threshold per code: `StepFunction`. Nothing here is ever rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from hqc.operators import MultiThreshold, Quant, exact
+from hqc.types import Codes, Rounding
+
+#: Thresholds that no value reaches, or that every value passes.
+NEVER, ALWAYS = np.int64(2**62), np.int64(-(2**62))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x -> a * x + b, per channel (length C) or for all channels (length 1)."""
+
+    a: tuple[Fraction, ...]
+    b: tuple[Fraction, ...]
+
+    @classmethod
+    def of(cls, a: Fraction | int = 1, b: Fraction | int = 0) -> Affine:
+        """The same map for every channel."""
+        return cls((Fraction(a),), (Fraction(b),))
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether every channel has the same map."""
+        return len(set(self.a)) == 1 and len(set(self.b)) == 1
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+        return set(self.a) == {Fraction(1)} and set(self.b) == {Fraction(0)}
+
+    def at(self, channel: int) -> tuple[Fraction, Fraction]:
+        """Coefficients of one channel."""
+        return (
+            self.a[channel if len(self.a) > 1 else 0],
+            self.b[channel if len(self.b) > 1 else 0],
+        )
+
+    def then(self, after: Affine) -> Affine:
+        """The map that applies this one first."""
+        n = max(len(self.a), len(self.b), len(after.a), len(after.b))
+        pairs = [(self.at(c), after.at(c)) for c in range(n)]
+        return Affine(
+            tuple(a2 * a1 for (a1, _), (a2, _) in pairs),
+            tuple(a2 * b1 + b2 for (_, b1), (a2, b2) in pairs),
+        )
+
+
+@dataclass(frozen=True)
+class Rectifier:
+    """x -> max(0, x)."""
+
+
+Step = Affine | Rectifier
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Steps applied one after another to an integer (or real) base value."""
+
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> Chain:
+        """The chain with one more step; neighbouring affine maps merge, identities vanish."""
+        steps = list(self.steps)
+        if isinstance(step, Affine):
+            if steps and isinstance(steps[-1], Affine):
+                step = steps.pop().then(step)  # type: ignore[union-attr]
+            if step.is_identity:
+                return Chain(tuple(steps))
+        elif steps and isinstance(steps[-1], Rectifier):
+            return self
+        return Chain((*steps, step))
+
+    @property
+    def affine(self) -> Affine | None:
+        """The whole chain as one affine map, or None if it rectifies."""
+        if not self.steps:
+            return Affine.of()
+        if len(self.steps) == 1 and isinstance(self.steps[0], Affine):
+            return self.steps[0]
+        return None
+
+    @property
+    def channels(self) -> int:
+        """How many channels the coefficients tell apart (1 when they are shared)."""
+        widths = [max(len(s.a), len(s.b)) for s in self.steps if isinstance(s, Affine)]
+        return max(widths, default=1)
+
+    def slope(self, channel: int) -> Fraction:
+        """Product of all factors of one channel: the slope where nothing is rectified."""
+        product = Fraction(1)
+        for step in self.steps:
+            if isinstance(step, Affine):
+                product *= step.at(channel)[0]
+        return product
+
+    def invert(self, bound: Bound, channel: int) -> Bound | bool:
+        """The condition on the base under which the end of the chain meets `bound`."""
+        for step in reversed(self.steps):
+            if isinstance(step, Rectifier):
+                if bound.holds(Fraction(0)) == bound.upward:
+                    return bound.upward  # met by 0, hence by all; or not met by 0 nor above
+                continue
+            a, b = step.at(channel)
+            if a == 0:
+                return bound.holds(b)
+            value = (bound.value - b) / a
+            bound = Bound(value, bound.inclusive, bound.upward == (a > 0))
+        return bound
+
+
+@dataclass(frozen=True)
+class Bound:
+    """x >= value, x > value (upward) or x <= value, x < value."""
+
+    value: Fraction
+    inclusive: bool
+    upward: bool = True
+
+    def holds(self, x: Fraction) -> bool:
+        """Whether x meets the bound."""
+        if x == self.value:
+            return self.inclusive
+        return (x > self.value) == self.upward
+
+    def integer(self) -> int:
+        """The outermost integer that meets it: smallest if upward, else largest."""
+        if self.upward:
+            return math.ceil(self.value) if self.inclusive else math.floor(self.value) + 1
+        return math.floor(self.value) if self.inclusive else math.ceil(self.value) - 1
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """A quantiser as code boundaries: per-channel scale and zero point, code limits, rounding.
+
+    `bipolar` quantisers have the codes 0 and 1 for -scale and +scale.
+    """
+
+    scale: tuple[Fraction, ...]
+    zero_point: tuple[int, ...]
+    lo: int
+    hi: int
+    rounding: Rounding
+    bipolar: bool = False
+
+    @classmethod
+    def of(cls, quant: Quant) -> Quantiser:
+        """From a Quant view; scale and zero point are scalar or per channel (axis 1)."""
+        zero_point = tuple(int(z) for z in quant.zero_point.ravel())
+        if quant.is_bipolar:
+            return cls(tuple(exact(quant.scale)), zero_point, 0, 1, Rounding.FLOOR, True)
+        lo, hi = quant.code_limits
+        return cls(tuple(exact(quant.scale)), zero_point, lo, hi, quant.rounding)
+
+    @property
+    def channels(self) -> int:
+        """How many channels are told apart."""
+        return max(len(self.scale), len(self.zero_point))
+
+    def grid(self) -> Affine:
+        """From codes to real values."""
+        n = self.channels
+        scales = [self.scale[c if len(self.scale) > 1 else 0] for c in range(n)]
+        if self.bipolar:
+            return Affine(tuple(2 * s for s in scales), tuple(-s for s in scales))
+        zeros = [self.zero_point[c if len(self.zero_point) > 1 else 0] for c in range(n)]
+        return Affine(tuple(scales), tuple(-s * z for s, z in zip(scales, zeros, strict=True)))
+
+    def bound(self, code: int, channel: int) -> Bound:
+        """The values whose code is at least `code`."""
+        scale = self.scale[channel if len(self.scale) > 1 else 0]
+        zero = self.zero_point[channel if len(self.zero_point) > 1 else 0]
+        if self.bipolar:
+            return Bound(-zero * scale, inclusive=True)
+        offset, inclusive = _BOUNDARY[self.rounding](code)
+        return Bound((code + offset - zero) * scale, inclusive)
+
+
+_HALF = Fraction(1, 2)
+
+#: By rounding mode: (boundary of code k) - k, and whether the boundary itself rounds up to k.
+_BOUNDARY: dict[Rounding, Callable[[int], tuple[Fraction, bool]]] = {
+    Rounding.ROUND: lambda k: (-_HALF, k % 2 == 0),
+    Rounding.HALF_UP: lambda k: (-_HALF, k > 0),
+    Rounding.HALF_DOWN: lambda k: (-_HALF, k <= 0),
+    Rounding.FLOOR: lambda k: (Fraction(0), True),
+    Rounding.CEIL: lambda k: (Fraction(-1), False),
+    Rounding.DOWN: lambda k: (Fraction(0), True) if k > 0 else (Fraction(-1), False),
+    Rounding.UP: lambda k: (Fraction(-1), False) if k > 0 else (Fraction(0), True),
+}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Explicit thresholds as code boundaries: the count of thresholds that are reached, plus `lo`.
+
+    Attributes:
+        rows: per channel (or one for all), ascending.
+        lo: the code below the first threshold.
+    """
+
+    rows: tuple[tuple[Fraction, ...], ...]
+    lo: int
+
+    @classmethod
+    def of(cls, view: MultiThreshold) -> Thresholds:
+        """From a MultiThreshold view, whose counts are the codes."""
+        return cls(tuple(tuple(exact(row)) for row in view.thresholds), 0)
+
+    @property
+    def hi(self) -> int:
+        """Highest code."""
+        return self.lo + len(self.rows[0])
+
+    @property
+    def channels(self) -> int:
+        """How many channels are told apart."""
+        return len(self.rows)
+
+    def bound(self, code: int, channel: int) -> Bound:
+        """The values whose code is at least `code`."""
+        row = self.rows[channel if len(self.rows) > 1 else 0]
+        return Bound(row[code - self.lo - 1], inclusive=True)
+
+
+#: What turns a real value into a code.
+Coder = Quantiser | Thresholds
+
+
+@dataclass(frozen=True)
+class StepFunction:
+    """A monotone map from integers to codes, per channel.
+
+    code(n) = lo + #{k : sign[c] * n >= thresholds[c, k]}, thresholds ascending along k.
+
+    Attributes:
+        lo: lowest code.
+        sign: (C,) +1 where codes grow with n, -1 where they fall.
+        thresholds: int64 (C, K), `ALWAYS` and `NEVER` where n does not decide.
+    """
+
+    lo: int
+    sign: Codes
+    thresholds: Codes
+
+    @property
+    def hi(self) -> int:
+        """Highest code."""
+        return self.lo + self.thresholds.shape[1]
+
+    def __call__(self, n: Codes) -> Codes:
+        """Codes of an int64 array (N, C, ...); C may be anything if the function has one channel.
+
+        Channels stand on axis 1 (axis 0 of one-dimensional arrays has no channels).
+        """
+        if len(self.sign) == 1:
+            return self.lo + np.searchsorted(self.thresholds[0], self.sign[0] * n, side="right")
+        out = np.empty_like(n)
+        for c in range(n.shape[1]):
+            column = self.sign[c] * n[:, c]
+            out[:, c] = self.lo + np.searchsorted(self.thresholds[c], column, side="right")
+        return out
+
+
+def step_function(chain: Chain, quantiser: Coder, channels: int) -> StepFunction:
+    """The step function of a chain over integers followed by a quantiser.
+
+    Args:
+        chain: from the integer n to the quantiser's input; every channel's map.
+        quantiser: what follows.
+        channels: number of channels to tell apart (1 if neither side has several).
+    """
+    signs, rows = [], []
+    for c in range(channels):
+        sign, row = _thresholds(chain, quantiser, c)
+        signs.append(sign)
+        rows.append(row)
+    return StepFunction(quantiser.lo, np.array(signs, np.int64), np.array(rows, np.int64))
+
+
+def _thresholds(chain: Chain, quantiser: Coder, channel: int) -> tuple[int, list[int]]:
+    sign = -1 if chain.slope(channel) < 0 else 1
+    row = []
+    for code in range(quantiser.lo + 1, quantiser.hi + 1):
+        bound = chain.invert(quantiser.bound(code, channel), channel)
+        if isinstance(bound, bool):
+            row.append(int(ALWAYS if bound else NEVER))
+        else:
+            row.append(max(int(ALWAYS), min(int(NEVER), sign * bound.integer())))
+    return sign, row
+
+
+def real_step_function(
+    chain: Chain, quantiser: Coder, channels: int
+) -> Callable[[npt.NDArray[np.float64]], Codes]:
+    """Like `step_function`, over real inputs given as float64 arrays; exact for each of them."""
+    signs, rows = [], []
+    for c in range(channels):
+        sign = -1 if chain.slope(c) < 0 else 1
+        row = []
+        for code in range(quantiser.lo + 1, quantiser.hi + 1):
+            bound = chain.invert(quantiser.bound(code, c), c)
+            if isinstance(bound, bool):
+                row.append(-np.inf if bound else np.inf)
+            else:
+                row.append(_smallest_float(Bound(sign * bound.value, bound.inclusive)))
+        signs.append(sign)
+        rows.append(np.array(row))
+
+    def codes(x: npt.NDArray[np.float64]) -> Codes:
+        if channels == 1:
+            return quantiser.lo + np.searchsorted(rows[0], signs[0] * x, side="right")
+        out = np.empty(x.shape, np.int64)
+        for c in range(channels):
+            out[:, c] = quantiser.lo + np.searchsorted(rows[c], signs[c] * x[:, c], side="right")
+        return out
+
+    return codes
+
+
+def _smallest_float(bound: Bound) -> float:
+    """The smallest float64 that meets an upward bound."""
+    near = float(bound.value)
+    while not bound.holds(Fraction(near)):
+        near = math.nextafter(near, math.inf)
+    while bound.holds(Fraction(below := math.nextafter(near, -math.inf))):
+        near = below
+    return near

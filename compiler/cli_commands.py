@@ -1,0 +1,92 @@
+"""The commands that make and use compiled directories: compile, run, check."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hqc import arrays
+from hqc.artifact import Artifact, CheckResult
+from hqc.cli_console import Console
+from hqc.cli_result import Result
+from hqc.driver import compile as compile_model
+from hqc.options import parse_check, parse_input_types, usage
+
+
+def compile_command(options: Namespace, console: Console) -> Result:
+    """`hqc compile`."""
+    artifact = compile_model(
+        options.model,
+        options.backend,
+        options.output,
+        samples=options.samples,
+        watch=console.watch,
+        pipeline=options.pipeline,
+        check=parse_check(options.check),
+        seed=options.seed,
+        quantise=options.quantise,
+        input_types=parse_input_types(options.input_type),
+        save_ir=options.save_ir,
+        build=options.build,
+        io=options.io,
+        part=options.part,
+        technology=options.technology,
+        libraries=options.libraries,
+        clock_ns=options.clock,
+        reuse_factor=options.reuse_factor,
+        strategy=options.strategy,
+    )
+    verdict = artifact.manifest.verdict
+    style = "ok" if verdict.exact and verdict.overflow_free else "warning"
+    console.line()
+    console.line(console.style(verdict.text, style))
+    if verdict.float_text:
+        console.line(verdict.float_text)
+    console.line(f"{artifact.path}: project for {artifact.manifest.backend} in project/")
+    document = {"directory": str(artifact.path), "manifest": artifact.manifest.to_json()}
+    return Result(document={**document, "verdict": verdict.text})
+
+
+def run_command(options: Namespace, console: Console) -> Result:
+    """`hqc run`."""
+    artifact = Artifact.open(options.directory)
+    inputs = arrays.read_arrays(Path(options.input), artifact.inputs)
+    output = Path(options.output)
+    arrays.check_output_path(output, len(artifact.model.graph.outputs))
+    outputs = artifact.run(inputs, options.engine)
+    arrays.write_outputs(output, outputs)
+    shapes = {name: list(array.shape) for name, array in outputs.items()}
+    samples = len(next(iter(outputs.values())))
+    console.line(f"{output}: {samples} samples through the {options.engine} engine")
+    return Result(document={"output": str(output), "engine": options.engine, "shapes": shapes})
+
+
+def check_command(options: Namespace, console: Console) -> Result:
+    """`hqc check`."""
+    artifact = Artifact.open(options.directory)
+    samples: int | dict[str, Any]
+    if options.samples.isdecimal():
+        samples = int(options.samples)
+    elif Path(options.samples).suffix in (".npy", ".npz"):
+        samples = arrays.read_arrays(Path(options.samples), artifact.inputs)
+    else:
+        raise usage(f"--samples {options.samples}: a number, or a .npy or .npz file")
+    found = artifact.check(samples, options.seed)
+    document = _check_document(found)
+    if error := found.error():
+        return Result(document=document, exit=error.exit, diagnostics=error.diagnostics)
+    console.line(console.style(f"bit-exact on {found.samples} samples, all outputs", "ok"))
+    return Result(document=document)
+
+
+def _check_document(found: CheckResult) -> dict[str, Any]:
+    return {
+        "exact": found.exact,
+        "samples": found.samples,
+        "first": found.first,
+        "vectors": asdict(found.vectors),
+        "fresh": asdict(found.fresh) if found.fresh else None,
+        "stored": found.stored,
+    }

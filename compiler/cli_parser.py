@@ -1,0 +1,209 @@
+"""The grammar of the command line, on the standard library's argparse.
+
+argparse is enough: nested commands, no dependency, and a start-up that imports nothing else.
+What it lacks, messages with codes and a suggestion, is added by `_Parser`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from typing import NoReturn
+
+from hqc import __version__
+from hqc.cli_console import COLOURS
+from hqc.diagnostics import Exit, reject
+
+_COMMANDS = "hqc.cli_commands"
+_INSPECT = "hqc.cli_inspect"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage as a diagnostic, with a suggestion where one is near."""
+
+    def error(self, message: str) -> NoReturn:
+        raise reject(
+            "HQC001",
+            message,
+            helps=(*_suggestions(self, message), f"{self.prog} --help shows the usage"),
+            exit_=Exit.USAGE,
+        )
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace | str:
+    """Parse a command line, or give the text that `--help` or `--version` prints.
+
+    Raises:
+        HqcError: HQC001, wrong usage.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            return parser().parse_args(argv)
+    except SystemExit:  # argparse leaves this way after --help and --version
+        return said.getvalue().rstrip()
+
+
+def _suggestions(parser: argparse.ArgumentParser, message: str) -> tuple[str, ...]:
+    found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+    if found:
+        known = re.findall(r"[\w.-]+", found[2])
+        word = found[1]
+    elif found := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+        actions = parser._actions
+        subs = [a for a in actions if isinstance(a, argparse._SubParsersAction)]
+        every = [parser, *(p for s in subs for p in s.choices.values())]
+        known = [o for p in every for a in p._actions for o in a.option_strings]
+        word = found[1]
+    else:
+        return ()
+    near = difflib.get_close_matches(word, known, n=1)
+    return tuple(f"did you mean {n}?" for n in near)
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    width = min(100, shutil.get_terminal_size().columns)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    common = _Parser(add_help=False, allow_abbrev=False)
+    group = common.add_argument_group("output")
+    group.add_argument(
+        "-f", "--format", choices=("text", "json"), default="text", help="what stdout carries"
+    )
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+    group.add_argument("--color", choices=COLOURS, default="auto", help="colour on stderr")
+    root = _Parser(
+        prog="hqc",
+        description="Compile quantised neural networks to hls4ml firmware, bit for bit.",
+        epilog="exit status: 0 ok, 1 model rejected, 2 usage, 3 not bit-exact,\n"
+        "  4 tool missing or failed, 70 internal error, 130 interrupted",
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("-V", "--version", action="version", version=f"hqc {__version__}")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, summary: str, module: str, describe: Callable[[argparse.ArgumentParser], None]
+    ) -> None:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            parents=[common],
+            formatter_class=_formatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(module=module, function=f"{name}_command")
+        describe(sub)
+
+    command("compile", "compile a model into a checked project", _COMMANDS, _compile)
+    command("run", "run a compiled directory on inputs", _COMMANDS, _run)
+    command("check", "rebuild the emulation of a directory and compare", _COMMANDS, _check)
+    command("opt", "run passes over a model", _INSPECT, _opt)
+    command("show", "print a model's graph, or what a directory holds", _INSPECT, _show)
+    command("passes", "list the passes and the default pipeline", _INSPECT, _nothing)
+    command("backends", "list the backends and what they emit", _INSPECT, _nothing)
+    command("doctor", "check versions, compilers, vendor tools and plug-ins", _INSPECT, _nothing)
+    command("explain", "say what a diagnostic code means", _INSPECT, _explain)
+    return root
+
+
+_MODEL = ".onnx (QONNX), .pt2/.pt (torch.export.save), or .hqir"
+
+
+def _loading(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("model")
+    group.add_argument("model", metavar="MODEL", help=_MODEL)
+    group.add_argument(
+        "--samples", metavar="FILE", help="your own samples, .npy or .npz, in the model's units"
+    )
+    group.add_argument(
+        "--input-type",
+        action="append",
+        default=[],
+        metavar="[NAME=]TYPE",
+        help="quantise an input, such as x=fixed<16,6>",
+    )
+    group.add_argument(
+        "--quantize",
+        "--quantise",
+        dest="quantise",
+        type=int,
+        metavar="B",
+        help="quantise a float model to B bits after training; needs --samples",
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="of generated samples")
+
+
+def _compile(p: argparse.ArgumentParser) -> None:
+    _loading(p)
+    p.add_argument(
+        "-o", "--output", metavar="DIR", help="what to make (default: build/NAME-BACKEND)"
+    )
+    p.add_argument("-p", "--pipeline", metavar="P", help="passes to run (default: hqc passes)")
+    p.add_argument(
+        "--check", default="1000", metavar="N|off", help="samples compared (default: 1000)"
+    )
+    p.add_argument("--save-ir", action="store_true", help="keep the graph after each pass")
+    group = p.add_argument_group("hardware")
+    group.add_argument("-b", "--backend", default="vitis", help="vitis or catapult (hqc backends)")
+    group.add_argument("--io", help="io_parallel")
+    group.add_argument("--part", help="FPGA part number")
+    group.add_argument("--technology", help="fpga, or asic where the backend knows it")
+    group.add_argument("--libraries", metavar="NAMES", help="ASIC libraries, for technology asic")
+    group.add_argument("--clock", type=float, metavar="NS", help="clock period in nanoseconds")
+    group.add_argument("--reuse-factor", type=int, metavar="R", help="products per multiplier")
+    group.add_argument("--strategy", help="latency or resource")
+    group.add_argument("--build", action="store_true", help="run the vendor's tool as well")
+
+
+def _run(p: argparse.ArgumentParser) -> None:
+    p.add_argument("directory", metavar="DIR", help="made by hqc compile")
+    p.add_argument(
+        "--input", required=True, metavar="FILE", help=".npy for one input, .npz by names"
+    )
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help=".npy or .npz to write")
+    p.add_argument(
+        "--engine", default="emulation", help="emulation (C++, default) or exact (integers)"
+    )
+
+
+def _check(p: argparse.ArgumentParser) -> None:
+    p.add_argument("directory", metavar="DIR", help="made by hqc compile")
+    p.add_argument(
+        "--samples",
+        default="0",
+        metavar="N|FILE",
+        help="beside the stored vectors: N fresh samples, or your own",
+    )
+    p.add_argument("--seed", type=int, default=1, metavar="S", help="of fresh samples")
+
+
+def _opt(p: argparse.ArgumentParser) -> None:
+    _loading(p)
+    p.add_argument("-p", "--pipeline", metavar="P", help="such as fold-constants,dce")
+    p.add_argument("-o", "--output", metavar="FILE", help=".onnx or .hqir to write")
+    p.add_argument("--print-after", metavar="PASS|all", help="print the graph after that pass")
+    p.add_argument("--timing", action="store_true", help="a table of times")
+    p.add_argument("--no-verify", action="store_true", help="do not check the passes' contracts")
+
+
+def _show(p: argparse.ArgumentParser) -> None:
+    p.add_argument("model", metavar="MODEL|DIR", help=f"{_MODEL}, or made by hqc compile")
+
+
+def _explain(p: argparse.ArgumentParser) -> None:
+    p.add_argument("code", nargs="?", help="such as HQC201; without it, all of them")
+
+
+def _nothing(p: argparse.ArgumentParser) -> None:
+    """Commands without arguments of their own."""

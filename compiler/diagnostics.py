@@ -1,0 +1,133 @@
+"""Coded, located messages: what is wrong, where in the user's model, and what to do.
+
+Every refusal of hqc is a `Diagnostic` carried by an `HqcError`; the command line prints it on one
+screen and turns its `Exit` into the exit status. The codes live in one table, `CODES`, so that
+each has one meaning and one place to be documented.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+CODES: dict[str, str] = {
+    # 0xx: the command line and files
+    "HQC001": "bad usage of an option or argument",
+    "HQC002": "the model file is missing, corrupt, truncated or of an unknown format",
+    "HQC003": "the file holds pickled code, which is never executed",
+    "HQC004": "the output is not overwritten: hqc did not make it",
+    "HQC005": "samples do not fit the model's inputs",
+    "HQC006": "not a directory made by hqc, or one made by an incompatible version",
+    "HQC007": "a file or directory cannot be written",
+    # 1xx: what the model says
+    "HQC101": "unknown operator",
+    "HQC102": "operator known, but not in this form",
+    "HQC103": "the model is not quantised",
+    "HQC104": "dynamic shape other than the batch",
+    "HQC105": "a constant holds NaN or infinity",
+    "HQC106": "a scale is zero, negative or not finite",
+    "HQC107": "bit width is fractional or impossible",
+    "HQC108": "quantiser parameters must be constants",
+    "HQC109": "graph structure is not valid",
+    # 2xx: numerics and lowering
+    "HQC201": "values would leave their grid",
+    "HQC202": "no exact requantisation exists within the limits",
+    "HQC203": "rounding mode has no emission",
+    "HQC204": "a value does not fit the arithmetic of the executor",
+    "HQC205": "an operator reaches lowering without an exact integer form",
+    # 3xx: passes and verification
+    "HQC301": "unknown pass, backend or frontend, or a bad option of one",
+    "HQC302": "the IR is not valid after a pass",
+    "HQC303": "a pass broke its contract",
+    "HQC304": "a pass was run in the wrong state",
+    "HQC305": "two registrations with one name, or a broken plug-in",
+    "HQC306": "textual form or pipeline string is malformed",
+    "HQC307": "a pass failed with an exception",
+    # 4xx: backends and checks
+    "HQC401": "the backend cannot emit this",
+    "HQC402": "emitted widths differ from the IR",
+    "HQC403": "not bit-exact",
+    "HQC404": "a tool is missing",
+    "HQC405": "a tool failed or timed out",
+    "HQC500": "internal error",
+}
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses of the command line."""
+
+    OK = 0
+    REJECTED = 1
+    USAGE = 2
+    NOT_EXACT = 3
+    TOOL = 4
+    INTERNAL = 70
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a message points: a source line of the user, a node, and the passes that touched it."""
+
+    source: str = ""
+    node: str = ""
+    passes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.node:
+            return self.source
+        touched = f", after {', '.join(self.passes)}" if self.passes else ""
+        return f"{self.source or 'model'}  (node {self.node}{touched})"
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One message. `notes` explain, `helps` say what the user can do."""
+
+    code: str
+    message: str
+    where: Location = field(default_factory=Location)
+    notes: tuple[str, ...] = ()
+    helps: tuple[str, ...] = ()
+    severity: str = "error"
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"unknown diagnostic code {self.code}")
+
+    def __str__(self) -> str:
+        lines = [f"{self.severity}[{self.code}]: {self.message}"]
+        if str(self.where):
+            lines.append(f"  --> {self.where}")
+        lines += [f"   = note: {note}" for note in self.notes]
+        lines += [f"   = help: {help_}" for help_ in self.helps]
+        return "\n".join(lines)
+
+
+class HqcError(Exception):
+    """Carries one or more diagnostics and the exit status they lead to."""
+
+    def __init__(self, diagnostics: Diagnostic | Sequence[Diagnostic], exit_: Exit = Exit.REJECTED):
+        found = (diagnostics,) if isinstance(diagnostics, Diagnostic) else tuple(diagnostics)
+        if not found:
+            raise ValueError("an HqcError needs at least one diagnostic")
+        self.diagnostics = found
+        self.exit = exit_
+        super().__init__(found)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(d) for d in self.diagnostics)
+
+
+def reject(
+    code: str,
+    message: str,
+    *,
+    where: Location | None = None,
+    notes: Sequence[str] = (),
+    helps: Sequence[str] = (),
+    exit_: Exit = Exit.REJECTED,
+) -> HqcError:
+    """Build the error of a single diagnostic; the caller raises it."""
+    found = Diagnostic(code, message, where or Location(), tuple(notes), tuple(helps))
+    return HqcError(found, exit_)

@@ -1,0 +1,116 @@
+"""What this machine has: Python, libraries, a C++ compiler, vendor tools, plug-ins, the cache."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hqc.manifest import LIBRARIES
+
+#: Tools that only `--build` needs.
+VENDOR_TOOLS = ("vitis-run", "vitis_hls", "catapult")
+OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        topic: what was looked at.
+        state: "ok"; "missing", something needed is not there; "absent", something optional is not.
+        detail: version, place or remedy.
+    """
+
+    topic: str
+    state: str
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything; imports none of the libraries but hqc's own plug-ins."""
+    return [
+        _python(),
+        *(_library(name) for name in LIBRARIES),
+        _library("brevitas", optional=True),
+        _compiler(),
+        *(_vendor(tool) for tool in VENDOR_TOOLS),
+        _cache(),
+        *_plugins(),
+    ]
+
+
+def _python() -> Finding:
+    good = sys.version_info >= OLDEST_PYTHON
+    return Finding("python", "ok" if good else "missing", platform.python_version())
+
+
+def _library(name: str, optional: bool = False) -> Finding:
+    try:
+        return Finding(name, "ok", metadata.version(name))
+    except metadata.PackageNotFoundError:
+        state = "absent" if optional else "missing"
+        return Finding(name, state, f"pip install {name}")
+
+
+def _compiler() -> Finding:
+    """The C++ compiler must compile and link a shared object, as the emulation needs."""
+    name = os.environ.get("CXX", "g++")
+    path = shutil.which(name)
+    if path is None:
+        return Finding("c++ compiler", "missing", f"{name} is not on the PATH")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "t.cpp").write_text('extern "C" int f() { return 7; }\n')
+            command = [path, "-shared", "-fPIC", "-std=c++17", "t.cpp", "-o", "t.so"]
+            done = _run(command, folder)
+            if done.returncode != 0:
+                return Finding("c++ compiler", "missing", f"{path}: {done.stderr[-200:].strip()}")
+            version = _run([path, "--version"], folder).stdout.partition("\n")[0]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("c++ compiler", "missing", f"{path}: {error}")
+    return Finding("c++ compiler", "ok", f"{version} ({path})")
+
+
+def _run(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def _vendor(tool: str) -> Finding:
+    path = shutil.which(tool)
+    if path is None:
+        return Finding(tool, "absent", "not on the PATH; only --build needs it")
+    return Finding(tool, "ok", path)
+
+
+def _cache() -> Finding:
+    from hqc.backends.emulation import cache_folder
+
+    folder = cache_folder()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if os.access(existing, os.W_OK):
+        return Finding("cache", "ok", str(folder))
+    return Finding("cache", "missing", f"{folder} cannot be written")
+
+
+def _plugins() -> Iterator[Finding]:
+    """Load every entry point of the three groups that is not hqc's own."""
+    for group in ("hqc.passes", "hqc.frontends", "hqc.backends"):
+        for point in metadata.entry_points(group=group):
+            topic = f"plug-in {point.name} ({group})"
+            try:
+                point.load()
+            except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
+                yield Finding(topic, "missing", f"{point.value}: {type(error).__name__}: {error}")
+            else:
+                yield Finding(topic, "ok", point.value)

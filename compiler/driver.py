@@ -1,0 +1,317 @@
+"""From a model to a checked directory: `compile`, and the parts of it that stand alone.
+
+The road: load, quantise if asked, run the pipeline, cut into host and hardware, let the backend
+object, emit into a temporary directory, compile and run the emulation, compare every output code
+with the exact executor, record the verdict, and put the directory in place. A compile that fails
+or is interrupted anywhere leaves what was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from onnx_ir import Model
+
+from hqc import arrays, assemble, exactness, manifest, pipeline, staging
+from hqc.artifact import Artifact, backend_named, generate, not_exact
+from hqc.backends.base import Backend, BackendOptions, Emission
+from hqc.diagnostics import HqcError
+from hqc.equiv import OracleComparison, against_oracle, compare
+from hqc.events import Watch, ignore, stage
+from hqc.exactness import ExactCore
+from hqc.execute import Reference
+from hqc.ir import Array, boundaries
+from hqc.loading import Loaded, normalise, read
+from hqc.options import CompileOptions, identifier
+from hqc.partition import Partition, partition
+from hqc.registry import Registry
+from hqc.report import Verdict, not_checked
+from hqc.text import parse_pipeline, print_pipeline
+from hqc.types import FixedType
+
+#: Samples that a directory keeps as vectors.
+STORED = 1000
+#: Samples in the project's own test bench, which vendor simulators run slowly.
+BENCH = 100
+
+Samples = Array | Mapping[str, Array] | str | Path
+
+
+class Keywords(TypedDict, total=False):
+    """The fields of `CompileOptions` that `compile` takes as keywords."""
+
+    pipeline: str | None
+    check: int | None
+    seed: int
+    quantise: int | None
+    input_types: Mapping[str, FixedType]
+    save_ir: bool
+    build: bool
+    build_timeout: float
+    io: str | None
+    part: str | None
+    technology: str | None
+    libraries: str | None
+    clock_ns: float | None
+    reuse_factor: int | None
+    strategy: str | None
+
+
+def load(
+    model: object,
+    *,
+    example_inputs: object = None,
+    input_types: Mapping[str, FixedType] | None = None,
+) -> Model:
+    """Load a model into the IR's quantised state.
+
+    Args:
+        model: a path (.onnx, .pt2, .pt, .hqir), a `torch.nn.Module`, a
+            `torch.export.ExportedProgram`, an `onnx.ModelProto` or an `onnx_ir.Model`.
+        example_inputs: for a module: a tensor or a tuple of them, batch first.
+        input_types: types of the input quantisers, by input name.
+
+    Raises:
+        HqcError: what is wrong with the file or the model, with its place.
+    """
+    return normalise(read(model, example_inputs), input_types).model
+
+
+def run_passes(
+    model: Model,
+    passes: str,
+    *,
+    samples: Samples | None = None,
+    seed: int = 0,
+    verify: bool = True,
+    registry: Registry | None = None,
+) -> Model:
+    """Run a pipeline over a copy of a model.
+
+    Args:
+        model: in either state of the IR.
+        passes: a pipeline string, such as `fold-constants,repeat(dce)`.
+        samples: user samples on which contracts are checked too.
+        seed: of the generated samples.
+        verify: whether to verify the IR and the contracts after each pass.
+        registry: where the passes come from.
+
+    Raises:
+        HqcError: HQC306 a malformed pipeline, HQC301 an unknown pass, HQC3xx a pass that fails.
+    """
+    steps = parse_pipeline(passes)
+    own = read(model).model
+    given = given_samples(samples, own)
+    chosen = registry or Registry.default()
+    return pipeline.run(own, steps, chosen, samples=given, seed=seed, verify=verify).model
+
+
+def given_samples(samples: Samples | None, model: Model) -> dict[str, arrays.Floats] | None:
+    """User samples, from wherever they are, checked against the model's inputs."""
+    if samples is None:
+        return None
+    inputs = boundaries([v for v in model.graph.inputs if not v.is_initializer()])
+    if isinstance(samples, str | Path):
+        samples = arrays.read_arrays(Path(samples), inputs)
+    elif not isinstance(samples, Mapping):
+        samples = arrays.by_name(np.asarray(samples), inputs)
+    return arrays.check_inputs(samples, inputs)
+
+
+def prepare(
+    model: object,
+    *,
+    example_inputs: object = None,
+    samples: Samples | None = None,
+    quantise: int | None = None,
+    input_types: Mapping[str, FixedType] | None = None,
+) -> tuple[Loaded, dict[str, arrays.Floats] | None]:
+    """Load, quantise after training if a bit width says so, and normalise; and the samples."""
+    source = read(model, example_inputs)
+    given = given_samples(samples, source.model)
+    if quantise is not None:
+        from hqc.frontends import calibrate
+
+        source = replace(source, model=calibrate.quantise(source.model, quantise, given))
+    return normalise(source, input_types), given
+
+
+def compile(
+    model: object,
+    backend: str = "vitis",
+    output: str | Path | None = None,
+    *,
+    example_inputs: object = None,
+    samples: Samples | None = None,
+    registry: Registry | None = None,
+    watch: Watch = ignore,
+    **options: Unpack[Keywords],
+) -> Artifact:
+    """Compile a model into a checked directory.
+
+    Args:
+        model: see `load`.
+        backend: name of the backend, such as "vitis" or "catapult".
+        output: the directory to make or replace; by default `build/NAME-BACKEND`.
+        example_inputs: for a module: a tensor or a tuple of them, batch first.
+        samples: your own samples, in the model's units: calibrate with, and compared on.
+        registry: where passes and backends come from.
+        watch: called at the beginning and the end of each stage.
+        options: fields of `hqc.options.CompileOptions`.
+
+    Raises:
+        HqcError: the model is rejected, HQC403 when the emulation is not bit-exact, HQC404/405
+            when a tool is missing or fails. The output is then as it was before.
+    """
+    chosen = CompileOptions(backend=backend, **options)
+    known = registry or Registry.default()
+    target = backend_named(backend, known)
+    steps = parse_pipeline(pipeline.DEFAULT if chosen.pipeline is None else chosen.pipeline)
+    with stage("load", watch) as note:
+        loaded, given = prepare(
+            model,
+            example_inputs=example_inputs,
+            samples=samples,
+            quantise=chosen.quantise,
+            input_types=chosen.input_types,
+        )
+        note.detail = loaded.source.file
+        note.remarks += [str(remark) for remark in loaded.remarks]
+    directory = Path(output or Path("build") / f"{loaded.source.name}-{backend}")
+    staging.check_replaceable(staging.absolute(directory), manifest.objection)
+    reference = read(loaded.model).model  # passes edit in place; the comparison needs the original
+    tracer = assemble.Tracer(watch, chosen.save_ir)
+    result = pipeline.run(
+        loaded.model, steps, known, samples=given, seed=chosen.seed, on_event=tracer.event
+    )
+    cut = partition(result.model)
+    job = _Job(
+        loaded=loaded,
+        reference=reference,
+        model=result.model,
+        cut=cut,
+        exact=ExactCore(cut),
+        backend=target,
+        options=chosen,
+        settings=target.complete(
+            BackendOptions(project=identifier(loaded.source.name), **chosen.for_backend())
+        ),
+        watch=watch,
+    )
+    job.reject()
+    inputs = job.inputs(given)
+    with staging.replacing(directory, manifest.objection) as fresh:
+        emission = job.emit(fresh, inputs)
+        verdict = job.verdict(fresh, inputs)
+        assemble.write_states(fresh, tracer.states)
+        job.describe(fresh, print_pipeline(steps), result.records, emission, verdict)
+    artifact = Artifact(directory, manifest.read(directory), known)
+    if chosen.build:
+        _build(artifact, chosen, watch)
+    return artifact
+
+
+def _build(artifact: Artifact, options: CompileOptions, watch: Watch) -> None:
+    with stage("build", watch):
+        found = artifact.backend.build(artifact.path / "project", options.build_timeout)
+        assemble.add_to_report(artifact.path, "build", found)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A lowered model on its way into a directory."""
+
+    loaded: Loaded
+    reference: Model
+    model: Model
+    cut: Partition
+    exact: ExactCore
+    backend: Backend
+    options: CompileOptions
+    settings: BackendOptions
+    watch: Watch
+
+    def reject(self) -> None:
+        """Raise what the backend objects to."""
+        if found := self.backend.check(self.model, self.cut, self.settings):
+            raise HqcError(found)
+
+    def inputs(self, given: Mapping[str, arrays.Floats] | None) -> dict[str, arrays.Floats]:
+        """The user's samples, then generated ones."""
+        fresh = generate(self.model, self.options.check or BENCH, self.options.seed)
+        if given is None:
+            return fresh
+        return {name: np.concatenate([given[name], fresh[name]]) for name in fresh}
+
+    def emit(self, fresh: Path, inputs: Mapping[str, arrays.Floats]) -> Emission:
+        """Write the project, the integer graph and the vectors."""
+        with stage(f"emit for {self.backend.name}", self.watch) as note:
+            stored = {name: x[:STORED] for name, x in inputs.items()}
+            codes, expected = self.cut.encode(stored), self.exact.codes(stored)
+            bench = tuple({n: c[:BENCH] for n, c in side.items()} for side in (codes, expected))
+            emission = self.backend.emit(
+                self.model, self.cut, self.settings, fresh / "project", (bench[0], bench[1])
+            )
+            assemble.write_vectors(fresh, stored, self.cut.decode(expected))
+            note.detail = f"{len(emission.layers)} layers"
+        return emission
+
+    def verdict(self, fresh: Path, inputs: Mapping[str, arrays.Floats]) -> Verdict:
+        """Compile and run the emulation, and compare; raise HQC403 if any code differs."""
+        proven = exactness.overflow_free(self.cut)
+        if self.options.check is None:
+            return not_checked(proven)
+        with stage("compile the emulation", self.watch):
+            emulator = self.backend.emulator(fresh / "project", self.cut)
+        with stage("compare with the exact executor", self.watch) as note:
+            codes = exactness.compare_runs(self.cut, inputs, emulator.run, self.exact)
+            note.detail = f"{codes.total} output codes of {codes.samples} samples"
+        if codes.first is not None:
+            raise not_exact(codes.first, codes.mismatches, codes.total)
+        oracle = self._against_source({name: x[:STORED] for name, x in inputs.items()})
+        return Verdict(
+            checked=True,
+            exact=True,
+            samples=codes.samples,
+            mismatches=0,
+            total=codes.total,
+            first=None,
+            overflow_free=proven,
+            float_samples=oracle.samples,
+            float_ties=oracle.ties,
+            float_rounding=oracle.rounding,
+        )
+
+    def _against_source(self, few: Mapping[str, arrays.Floats]) -> OracleComparison:
+        """Compare the integer graph with the imported one: exactly, and in its own float32."""
+        with stage("compare with the imported model", self.watch) as note:
+            want = Reference(self.reference).run(few)
+            found = compare(self.exact.run(few), want)
+            if found.first is not None:
+                raise not_exact(found.first, found.mismatches, found.total)
+            note.detail = f"{found.total} outputs"
+        with stage("compare with its float32 form", self.watch) as note:
+            oracle = against_oracle(self.reference, few)
+            if oracle.first is not None:
+                raise not_exact(oracle.first, oracle.unexplained, oracle.samples)
+            note.detail = f"{oracle.equal} of {oracle.samples} samples equal, others explained"
+        return oracle
+
+    def describe(
+        self, fresh: Path, passes: str, records: Any, emission: Emission, verdict: Verdict
+    ) -> None:
+        """Write the integer graph, the report and the manifest."""
+        assemble.write_report(fresh, records, emission, verdict)
+        outcome = assemble.Outcome(
+            graph_sha256=assemble.write_graph(fresh, self.model),
+            pipeline=passes,
+            certificate=self.exact.certificate,
+            verdict=verdict,
+        )
+        assemble.manifest_of(
+            self.loaded.source, self.cut, self.options, self.settings, outcome
+        ).write(fresh)

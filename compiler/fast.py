@@ -1,0 +1,291 @@
+"""The fast executor: the integer core as one onnxruntime session, with a certificate per node.
+
+float32 holds every integer below 2**24 and float64 every integer below 2**53, so as long as the
+proven ranges keep all partial sums of a node below that, floating-point arithmetic on its codes is
+integer arithmetic: no rounding happens. Each node runs in the narrower of the two that suffices,
+and the certificate says which and why. What fits neither is refused; the reference executor takes
+over there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx_ir import Model, Node, Value
+
+from hqc.diagnostics import reject
+from hqc.ir import Array, location_of
+from hqc.operators import MultiThreshold, Quant
+from hqc.ort import session
+from hqc.partition import Partition, partition
+from hqc.passes.propagate_precision import channel_ranges
+from hqc.ranges import ChannelRange, integers
+from hqc.semantics import exact_values_known, is_pass_through
+from hqc.types import Codes, Rounding
+
+_SINGLE, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+_BITS = {_SINGLE: 24, _DOUBLE: 53}
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class NodeCertificate:
+    """Why one node of the fast executor is exact.
+
+    Attributes:
+        node: its name.
+        arithmetic: "float32" or "float64".
+        reason: the bound that was proven.
+    """
+
+    node: str
+    arithmetic: str
+    reason: str
+
+
+class Fast:
+    """Fast exact executor of an integer model; values inside are codes, never scaled numbers."""
+
+    def __init__(self, model: Model | Partition, *, threads: int = 0):
+        """Build the session.
+
+        Raises:
+            HqcError: HQC204, a value fits neither float32 nor float64; HQC205, an operator has no
+                exact form.
+        """
+        self.partition = model if isinstance(model, Partition) else partition(model)
+        builder = _Builder(channel_ranges(self.partition.model))
+        for port in self.partition.inputs:
+            builder.input(port.name, len(port.shape) + 1)
+        for node in self.partition.core:
+            builder.node(node)
+        for port in self.partition.outputs:
+            builder.output(port.name, port.type.fraction)
+        self.certificate = tuple(builder.certificate)
+        self._session: Any = session(builder.graph, _OPSET, threads=threads)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Model outputs of model inputs (N, ...), in the model's own units."""
+        return self.partition.decode(self.run_codes(self.partition.encode(inputs)))
+
+    def run_codes(self, codes: Mapping[str, Codes]) -> dict[str, Codes]:
+        """Output port codes (N, *shape) of input port codes (N, *shape)."""
+        feeds = {p.name: codes[p.name].astype(np.float32) for p in self.partition.inputs}
+        names = [f"{p.name}__codes" for p in self.partition.outputs]
+        results = self._session.run(names, feeds)
+        return {
+            p.name: r.astype(np.int64) for p, r in zip(self.partition.outputs, results, strict=True)
+        }
+
+
+class _Builder:
+    """Writes the ONNX graph; `kinds` is the float type in which each value's codes are held."""
+
+    def __init__(self, ranges: Mapping[Value, ChannelRange]):
+        self.graph = onnx.GraphProto(name="core")
+        self.certificate: list[NodeCertificate] = []
+        self._ranges = ranges
+        self._named = {str(v.name): v for v in ranges}
+        self._kinds: dict[str, int] = {}
+
+    def input(self, name: str, rank: int) -> None:
+        """A port, as float32 codes."""
+        value = self._named[name]
+        if self._ranges[value].joined.magnitude_bits > 24:
+            raise reject("HQC204", f"port {name} has more than 24 bits")
+        self.graph.input.append(helper.make_tensor_value_info(name, _SINGLE, [None] * rank))
+        self._kinds[name] = _SINGLE
+
+    def output(self, name: str, fraction: int) -> None:
+        """A port's codes on the step 2**-fraction."""
+        found = self._ranges[self._named[name]]
+        shift = found.exponent + fraction
+        kind = self._kinds[name]
+        scaled = name
+        if shift:
+            scaled = self._op("Mul", f"{name}__scaled", kind, name, self._scalar(2.0**shift, kind))
+        self._op("Identity", f"{name}__codes", kind, scaled)
+        self.graph.output.append(helper.make_tensor_value_info(f"{name}__codes", kind, None))
+
+    def node(self, node: Node) -> None:
+        """One node of the core, on codes."""
+        out = str(node.outputs[0].name)
+        data = [v for v in node.inputs if v is not None and not exact_values_known(v)]
+        names = [str(v.name) for v in data]
+        after = self._ranges[node.outputs[0]]
+        if is_pass_through(node):
+            self._reshape(node, out, names[0])
+        elif node.op_type == "Relu":
+            self._op("Relu", out, self._kinds[names[0]], names[0])
+        elif Quant.matches(node):
+            self._quant(node, out, names[0], self._ranges[data[0]])
+        elif MultiThreshold.matches(node):
+            self._thresholds(node, out, names[0], self._ranges[data[0]])
+        elif node.op_type == "MatMul":
+            self._matmul(node, out, names[0], self._ranges[data[0]])
+        elif len(names) == 2:
+            self._add(node, out, names, [self._ranges[v] for v in data], after)
+        else:
+            self._constant(node, out, names[0], self._ranges[data[0]], after)
+
+    def _op(self, op: str, out: str, kind: int, *inputs: str, **attributes: Any) -> str:
+        self.graph.node.append(helper.make_node(op, inputs, [out], name=out, **attributes))
+        self._kinds[out] = kind
+        return out
+
+    def _tensor(self, name: str, array: Array, kind: int) -> str:
+        dtype = np.float32 if kind == _SINGLE else np.float64
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, dtype), name))
+        return name
+
+    def _scalar(self, value: float, kind: int) -> str:
+        name = f"scalar_{len(self.graph.initializer)}"
+        return self._tensor(name, np.array(value), kind)
+
+    def _choose(self, node: Node, largest: int, what: str, *inputs: str) -> int:
+        bits = largest.bit_length()
+        kind = _SINGLE if bits <= 24 else _DOUBLE
+        if any(self._kinds[i] == _DOUBLE for i in inputs):
+            kind = _DOUBLE
+        if bits > _BITS[kind]:
+            raise reject(
+                "HQC204",
+                f"{what} of {node.name} reach {bits} bits, float64 holds 53",
+                where=location_of(node),
+                helps=("use fewer bits for its inputs or weights",),
+            )
+        arithmetic = "float32" if kind == _SINGLE else "float64"
+        self.certificate.append(
+            NodeCertificate(
+                str(node.name), arithmetic, f"{what} below 2**{bits} <= 2**{_BITS[kind]}"
+            )
+        )
+        return kind
+
+    def _as(self, name: str, kind: int) -> str:
+        if self._kinds[name] == kind:
+            return name
+        fresh = f"{name}__{'f64' if kind == _DOUBLE else 'f32'}"
+        if fresh not in self._kinds:
+            self._op("Cast", fresh, kind, name, to=kind)
+        return fresh
+
+    def _reshape(self, node: Node, out: str, x: str) -> None:
+        dims = [d for d in (node.outputs[0].shape or ())[1:]]
+        if node.op_type in ("Identity", "Cast", "Dropout"):
+            self._op("Identity", out, self._kinds[x], x)
+            return
+        shape = np.array([-1, *dims], np.int64)
+        self.graph.initializer.append(numpy_helper.from_array(shape, f"{out}__shape"))
+        self._op("Reshape", out, self._kinds[x], x, f"{out}__shape")
+
+    def _quant(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
+        quant = Quant.read(node)
+        type_ = quant.fixed_type
+        assert type_ is not None
+        shift = before.exponent + type_.fraction
+        largest = before.joined.magnitude_bits + max(0, shift)
+        kind = self._choose(node, (1 << largest) - 1, "codes", x)
+        x = self._as(x, kind)
+        limits = type_.limits
+        if shift:
+            x = self._op("Mul", f"{out}__shifted", kind, x, self._scalar(2.0**shift, kind))
+        ends = self._scalar(limits.lo, kind), self._scalar(limits.hi, kind)
+        x = self._op("Clip", f"{out}__clipped", kind, x, *ends)
+        if shift < 0:
+            x = self._round(quant.rounding, f"{out}__rounded", kind, x)
+        self._narrow(out, x, limits.magnitude_bits)
+
+    def _round(self, rounding: Rounding, out: str, kind: int, x: str) -> str:
+        """Clipped codes to integers; ONNX Round is to nearest, ties to even."""
+        if rounding is Rounding.ROUND:
+            return self._op("Round", out, kind, x)
+        if rounding is Rounding.FLOOR:
+            return self._op("Floor", out, kind, x)
+        sign = self._op("Sign", f"{out}_sign", kind, x)
+        size = self._op("Abs", f"{out}_abs", kind, x)
+        if rounding is Rounding.DOWN:
+            size = self._op("Floor", f"{out}_floor", kind, size)
+        else:
+            half = self._scalar(0.5 if rounding is Rounding.HALF_UP else -0.5, kind)
+            size = self._op("Add", f"{out}_half", kind, size, half)
+            op = "Floor" if rounding is Rounding.HALF_UP else "Ceil"
+            size = self._op(op, f"{out}_cut", kind, size)
+        return self._op("Mul", out, kind, sign, size)
+
+    def _narrow(self, out: str, x: str, bits: int) -> None:
+        """Codes that fit float32 go on in float32."""
+        if bits <= 24 and self._kinds[x] == _DOUBLE:
+            self._op("Cast", out, _SINGLE, x, to=_SINGLE)
+        else:
+            self._op("Identity", out, self._kinds[x], x)
+
+    def _thresholds(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
+        view = MultiThreshold.read(node)
+        bounds = np.asarray(view.thresholds, np.float64) * 2.0**-before.exponent
+        kind = self._choose(node, 1 << before.joined.magnitude_bits, "codes", x)
+        x = self._as(x, kind)
+        total = ""
+        rank = len(node.outputs[0].shape or ())
+        for k in range(bounds.shape[1]):
+            row = bounds[:, k] if bounds.shape[0] > 1 else bounds[0, k]
+            shaped = np.reshape(row, (-1, *(1,) * (rank - 2))) if np.ndim(row) else row
+            name = self._tensor(f"{out}__t{k}", np.ceil(shaped), kind)
+            hit = self._op("GreaterOrEqual", f"{out}__ge{k}", kind, x, name)
+            count = self._op("Cast", f"{out}__c{k}", _SINGLE, hit, to=_SINGLE)
+            total = count if not total else self._op("Add", f"{out}__s{k}", _SINGLE, total, count)
+        self._op("Add", out, _SINGLE, total, self._scalar(view.out_bias, _SINGLE))
+
+    def _matmul(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
+        assert node.inputs[1] is not None
+        codes, _ = integers(node.inputs[1])
+        sums = int(np.abs(codes).sum(axis=0).max(initial=0))
+        largest = max(abs(int(before.lo.min())), abs(int(before.hi.max()))) * sums
+        kind = self._choose(node, largest, "partial sums", x)
+        weight = self._tensor(f"{out}__weight", codes, kind)
+        self._op("MatMul", out, kind, self._as(x, kind), weight)
+
+    def _add(
+        self,
+        node: Node,
+        out: str,
+        names: list[str],
+        before: list[ChannelRange],
+        after: ChannelRange,
+    ) -> None:
+        largest = max(b.at(after.exponent).joined.magnitude_bits for b in before) + 1
+        kind = self._choose(node, (1 << largest) - 1, "sums", *names)
+        terms = [
+            self._aligned(self._as(n, kind), b.exponent - after.exponent, kind)
+            for n, b in zip(names, before, strict=True)
+        ]
+        self._op("Add", out, kind, *terms)
+
+    def _aligned(self, name: str, shift: int, kind: int) -> str:
+        if not shift:
+            return name
+        fresh = f"{name}__by{shift}_{len(self.graph.node)}"
+        return self._op("Mul", fresh, kind, name, self._scalar(2.0**shift, kind))
+
+    def _constant(
+        self, node: Node, out: str, x: str, before: ChannelRange, after: ChannelRange
+    ) -> None:
+        other = next(v for v in node.inputs if v is not None and exact_values_known(v))
+        codes, exponent = integers(other)
+        if node.op_type == "Mul":
+            largest = 1 << after.joined.magnitude_bits
+            kind = self._choose(node, largest, "products", x)
+        else:
+            codes = codes << (exponent - after.exponent)
+            wide = before.at(after.exponent).joined.magnitude_bits
+            top = max(wide, int(np.max(np.abs(codes))).bit_length(), after.joined.magnitude_bits)
+            kind = self._choose(node, (1 << top) - 1, "sums", x)
+        name = self._as(x, kind)
+        if node.op_type == "Add":
+            name = self._aligned(name, before.exponent - after.exponent, kind)
+        self._op(node.op_type, out, kind, name, self._tensor(f"{out}__constant", codes, kind))

@@ -1,0 +1,223 @@
+"""Why a float32 executor differs: running error bounds, and distances to rounding ties.
+
+For every tensor of the graph a bound E on |float32 result - exact value| is carried along, by the
+standard model of floating point, fl(x op y) = (x op y)(1 + d), |d| <= u (Higham, Accuracy and
+Stability of Numerical Algorithms, 2nd ed., chapters 2 and 3). Operations whose exact result is
+representable commit no error. A quantiser may then fall on the other side only where the exact
+value lies within E of a code boundary: those are the ties. Anything else is unexplained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as onnx_ir
+from onnx_ir import Model, Node, Value
+
+from hqc.chains import Affine, Coder, Rectifier
+from hqc.execute import Exact, Reference
+from hqc.ir import Array
+from hqc.operators import is_quantiser
+from hqc.partition import coder_of, computed_nodes, host_tail
+from hqc.ranges import value_range
+from hqc.semantics import chain_step, data_input, grid_constant, is_pass_through
+
+Floats = npt.NDArray[np.float64]
+
+#: Unit roundoffs of float32 and float64.
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Why one sample differs: "tie", "rounding" or "unexplained", and in words."""
+
+    kind: str
+    reason: str
+
+
+def deviations(
+    model: Model, inputs: Mapping[str, Array], oracle: Mapping[str, Array], rows: Sequence[int]
+) -> list[Deviation]:
+    """Explain each of the given samples, in which a float32 oracle differs from the exact model.
+
+    Args:
+        model: the model, in any state.
+        inputs: all samples (N, ...) by input name.
+        oracle: every tensor that the float32 executor computed on them.
+        rows: the samples that differ.
+    """
+    picked = {name: np.asarray(x)[rows] for name, x in inputs.items()}
+    trace = Reference(model).trace(picked)
+    found: dict[int, Deviation] = {}
+    errors = _Errors(trace)
+    for node in computed_nodes(model):
+        value = node.outputs[0]
+        if value not in trace:
+            continue
+        errors.add(node)
+        if is_quantiser(node):
+            mine = np.asarray(oracle[str(value.name)], np.float64)[rows]
+            found = {**_flips(node, errors, mine), **found}  # the first quantiser decides
+    for i in range(len(rows)):
+        if i not in found:
+            found[i] = _outputs(model, trace, errors, oracle, rows, i)
+    return [found[i] for i in range(len(rows))]
+
+
+def _flips(node: Node, errors: _Errors, mine: Floats) -> dict[int, Deviation]:
+    """By row: why the float32 executor's codes differ at this quantiser, where they do."""
+    source = data_input(node)
+    assert source is not None
+    coder = coder_of(node)
+    tensor = errors.trace[node.outputs[0]]
+    grid = tensor.chain.affine
+    assert grid is not None
+    exact_codes = np.asarray(tensor.base, np.int64)
+    theirs = _codes(mine, grid)
+    at = np.nonzero(theirs != exact_codes)
+    if at[0].size == 0:
+        return {}
+    k, other = exact_codes[at], theirs[at]
+    x = errors.values(source)[at]
+    error = errors.bound[source][at] + (4 * SINGLE + 1e-14) * np.abs(x)
+    channels = at[1] if coder.channels > 1 else np.zeros_like(k)
+    boundary = _boundaries(coder, np.where(other > k, other, other + 1), channels)
+    distance = np.abs(x - boundary)
+    found: dict[int, Deviation] = {}
+    for n in np.argsort(distance <= error, kind="stable"):  # what is unexplained comes first
+        text = (
+            f"{node.name}: exact {float(x[n])!r} gives code {k[n]}, float32 gives {other[n]}; the "
+            f"tie at {boundary[n]!r} is {distance[n]:.3g} away, float32 error to {error[n]:.3g}"
+        )
+        kind = "tie" if distance[n] <= error[n] else "unexplained"
+        found.setdefault(int(at[0][n]), Deviation(kind, text))
+    return found
+
+
+def _codes(values: Floats, grid: Affine) -> npt.NDArray[np.int64]:
+    shape = (-1, *(1,) * (values.ndim - 2))
+    a, b = (np.array([float(x) for x in part]) for part in (grid.a, grid.b))
+    return np.asarray(np.rint((values - b.reshape(shape)) / a.reshape(shape)), np.int64)
+
+
+def _boundaries(
+    coder: Coder, codes: npt.NDArray[np.int64], channels: npt.NDArray[np.int64]
+) -> Floats:
+    pairs = list(zip(codes.tolist(), channels.tolist(), strict=True))
+    table = {(k, c): float(coder.bound(k, c).value) for k, c in set(pairs)}
+    return np.array([table[pair] for pair in pairs])
+
+
+def _outputs(
+    model: Model,
+    trace: Mapping[Value, Exact],
+    errors: _Errors,
+    oracle: Mapping[str, Array],
+    rows: Sequence[int],
+    row: int,
+) -> Deviation:
+    """No quantiser differs: the values that leave the exact part may, within their bound."""
+    tail = host_tail(model)
+    for value, tensor in trace.items():
+        leaves = value.is_graph_output() or any(use.node in tail for use in value.uses())
+        if not leaves:
+            continue
+        mine = np.asarray(oracle[str(value.name)], np.float64)[rows[row]]
+        gap = np.abs(mine - tensor.values()[row])
+        bound = errors.bound[value][row] + SINGLE * np.abs(mine)
+        if np.any(gap > bound):
+            at = tuple(int(i) for i in np.argwhere(gap > bound)[0])
+            return Deviation(
+                "unexplained",
+                f"{value.name}{list(at)}: {gap[at]:.3g} apart, float32 error up to {bound[at]:.3g}",
+            )
+    return Deviation("rounding", "outputs without a quantiser, within float32 error")
+
+
+class _Errors:
+    """Bounds on the float32 error of every value, built node by node."""
+
+    def __init__(self, trace: Mapping[Value, Exact]):
+        self.trace = trace
+        self.bound: dict[Value, Floats] = {}
+        self._values: dict[Value, Floats] = {}
+        for value, tensor in trace.items():
+            if value.producer() is None:
+                self.bound[value] = np.zeros(tensor.base.shape)
+
+    def values(self, value: Value) -> Floats:
+        """The exact tensor in float64."""
+        if value not in self._values:
+            self._values[value] = self.trace[value].values()
+        return self._values[value]
+
+    def add(self, node: Node) -> None:
+        """Bound the output of one node."""
+        value = node.outputs[0]
+        exact = self.values(value)
+        unit = DOUBLE if value.dtype == onnx_ir.DataType.DOUBLE else SINGLE
+        known = [v for v in node.inputs if v is not None and v in self.bound]
+        propagated: Floats
+        if is_quantiser(node):
+            propagated = np.zeros(exact.shape)
+        elif node.op_type == "MatMul":
+            self.bound[value] = self._matmul(node, known[0], unit)
+            return
+        elif len(known) == 2:
+            propagated = self.bound[known[0]] + self.bound[known[1]]
+        elif is_pass_through(node):
+            propagated = self.bound[known[0]].reshape(exact.shape)
+        else:
+            propagated = self._step(node, known[0], exact, unit)
+        self.bound[value] = propagated + np.where(_representable(exact), 0.0, unit * np.abs(exact))
+        self.bound[value] += np.where(propagated > 0, unit * propagated, 0.0)
+
+    def _step(self, node: Node, source: Value, exact: Floats, unit: float) -> Floats:
+        step = chain_step(node)
+        before = self.bound[source]
+        if isinstance(step, Rectifier) or step is None:
+            return before
+        shape = (-1, *(1,) * (exact.ndim - 2))
+        a = np.abs([float(x) for x in step.a]).reshape(shape)
+        b = np.abs([float(x) for x in step.b]).reshape(shape)
+        extra: Floats = np.zeros(exact.shape)
+        if node.op_type == "BatchNormalization":
+            # mean, variance, division and root round, too: a handful of roundings of each part
+            mean = np.abs(np.asarray(node.inputs[3].const_value.numpy(), np.float64))  # type: ignore[union-attr]
+            size = np.abs(self.values(source)) + mean.reshape(shape)
+            extra = 8 * unit * (a * size + b + a * mean.reshape(shape))
+        elif node.op_type == "Div" or not all(_is_single(x) for x in (*step.a, *step.b)):
+            extra = 2 * unit * (a * np.abs(self.values(source)) + b)
+            extra = np.where(_representable(exact) & (before == 0), 0.0, extra)
+        return a * before + extra
+
+    def _matmul(self, node: Node, source: Value, unit: float) -> Floats:
+        grid = grid_constant(node.inputs[1])
+        assert grid is not None
+        scale = grid.scale.astype(np.float64)
+        weights = np.abs(grid.codes * scale)
+        mantissa, _ = np.frexp(scale)
+        exact_weights = bool(np.all(mantissa == 0.5))
+        weight_error = np.zeros_like(weights) if exact_weights else unit * weights
+        x, error = np.abs(self.values(source)), self.bound[source]
+        inherited = error @ (weights + weight_error) + x @ weight_error
+        total = (x + error) @ (weights + weight_error)
+        if not np.any(inherited) and exact_weights:
+            step = value_range(x).exponent + value_range(weights).exponent
+            if np.max(total, initial=0) < 2.0 ** (step - np.log2(unit)):
+                return np.zeros(total.shape)  # every partial sum is representable
+        n = weights.shape[0] + 1
+        return np.asarray(inherited + n * unit / (1 - n * unit) * total)
+
+
+def _representable(x: Floats) -> npt.NDArray[np.bool_]:
+    return np.asarray(x.astype(np.float32).astype(np.float64) == x)
+
+
+def _is_single(x: object) -> bool:
+    number = float(x)  # type: ignore[arg-type]
+    return bool(np.float32(number) == number) and number == x

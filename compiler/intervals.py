@@ -1,0 +1,222 @@
+"""Interval arithmetic per channel over the integer datapath, derived anew from types and weights.
+
+The verifier holds this against the ranges that passes annotate. It shares no code with the passes
+and knows nothing of their proofs: exact Python integers, one operator at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx_ir import Node, Value
+
+from hqc.ir import Array, channels_of, constant, range_of, type_of
+from hqc.operators import MultiThreshold, Quant
+from hqc.types import INT64_BITS, Range
+
+Integers = npt.NDArray[np.object_]
+
+#: Integers up to here are exact in float64.
+FLOAT64_BITS = 53
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds per channel: `lo[c] * 2**exponent <= x[:, c] <= hi[c] * 2**exponent`.
+
+    Attributes:
+        lo, hi: Python integers in object arrays of shape (C,), or (1,) for all channels.
+        exponent: of the common step.
+    """
+
+    lo: Integers
+    hi: Integers
+    exponent: int
+
+    @classmethod
+    def of(cls, range_: Range) -> Interval:
+        """The same bounds for all channels."""
+        return cls(_integers([range_.lo]), _integers([range_.hi]), range_.exponent)
+
+    def join(self) -> Range:
+        """The range over all channels."""
+        return Range(int(min(self.lo)), int(max(self.hi)), self.exponent)
+
+    def at(self, exponent: int) -> Interval:
+        """The same bounds on a finer step."""
+        factor = 1 << (self.exponent - exponent)
+        return Interval(self.lo * factor, self.hi * factor, exponent)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the largest magnitude."""
+        return self.join().magnitude_bits
+
+
+def derive(nodes: Iterable[Node], ports: Collection[Node]) -> dict[Value, Interval]:
+    """Intervals of what integer nodes compute, given in order, from the annotations of the ports.
+
+    What cannot be followed cheaply, and all that depends on it, is left out: bounds from its
+    annotation would be looser than those of a pass that knows the operator.
+    """
+    known: dict[Value, Interval] = {}
+    for node in nodes:
+        out = node.outputs[0]
+        rule = _RULES.get(node.op_type)
+        if node in ports:
+            range_ = range_of(out)
+            interval = Interval.of(range_) if range_ is not None else None
+        else:
+            interval = rule(node, known) if rule is not None else None
+        if interval is not None:
+            known[out] = interval
+    return known
+
+
+def constant_codes(value: Value | None) -> tuple[Integers, int] | None:
+    """A typed constant as integers on its type's step, with the exponent of that step.
+
+    None for anything computed, without a type, off its grid or beyond float64's integers.
+    """
+    array, type_ = constant(value), type_of(value) if value is not None else None
+    if array is None or type_ is None:
+        return None
+    codes = np.asarray(np.ldexp(np.asarray(array, np.float64), type_.fraction))
+    if not np.all(np.isfinite(codes)) or np.any(codes != np.rint(codes)):
+        return None
+    if np.max(np.abs(codes), initial=0) >= 2**FLOAT64_BITS:
+        return None
+    return codes.astype(np.int64).astype(object), -type_.fraction
+
+
+# --- one function per operator ------------------------------------------------------------------
+
+_Known = Mapping[Value, Interval]
+
+
+def _integers(values: Iterable[int]) -> Integers:
+    return np.array([int(v) for v in values], object)
+
+
+def _input(node: Node, index: int, known: _Known) -> Interval | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return known.get(value) if value is not None else None
+
+
+def _operands(node: Node, known: _Known) -> tuple[Interval, Interval] | None:
+    """The two sides of an elementwise node as intervals; a constant is a point."""
+    sides = []
+    for index in (0, 1):
+        side = _input(node, index, known) or _point(node, node.inputs[index])
+        if side is None:
+            return None
+        sides.append(side)
+    if len({len(s.lo) for s in sides} - {1}) > 1:
+        return None
+    return sides[0], sides[1]
+
+
+def _point(node: Node, value: Value | None) -> Interval | None:
+    """A constant that varies along the channel axis only."""
+    found = constant_codes(value)
+    if found is None:
+        return None
+    codes, exponent = found
+    rank = len(node.outputs[0].shape or ())
+    shape = (1,) * (rank - codes.ndim) + codes.shape
+    if codes.size != 1 and (rank < 2 or any(n != 1 for i, n in enumerate(shape) if i != 1)):
+        return None
+    return Interval(codes.ravel(), codes.ravel(), exponent)
+
+
+def _matmul(node: Node, known: _Known) -> Interval | None:
+    x, weights = _input(node, 0, known), constant_codes(node.inputs[1])
+    if x is None or weights is None or weights[0].ndim != 2:
+        return None
+    w, exponent = weights
+    if len(x.lo) not in (1, w.shape[0]):
+        return None
+    lo, hi = (np.broadcast_to(side, w.shape[:1]) for side in (x.lo, x.hi))
+    positive, negative = np.maximum(w, 0), np.minimum(w, 0)
+    return Interval(
+        lo @ positive + hi @ negative, hi @ positive + lo @ negative, x.exponent + exponent
+    )
+
+
+def _add(node: Node, known: _Known) -> Interval | None:
+    sides = _operands(node, known)
+    if sides is None:
+        return None
+    exponent = min(s.exponent for s in sides)
+    a, b = (s.at(exponent) for s in sides)
+    return Interval(a.lo + b.lo, a.hi + b.hi, exponent)
+
+
+def _mul(node: Node, known: _Known) -> Interval | None:
+    sides = _operands(node, known)
+    if sides is None:
+        return None
+    a, b = sides
+    ends = [p * q for p in (a.lo, a.hi) for q in (b.lo, b.hi)]
+    lo, hi = np.minimum.reduce(ends), np.maximum.reduce(ends)
+    return Interval(lo, hi, a.exponent + b.exponent)
+
+
+def _relu(node: Node, known: _Known) -> Interval | None:
+    x = _input(node, 0, known)
+    if x is None:
+        return None
+    return Interval(np.maximum(x.lo, 0), np.maximum(x.hi, 0), x.exponent)
+
+
+def _pass_through(node: Node, known: _Known) -> Interval | None:
+    x, source = _input(node, 0, known), node.inputs[0]
+    channels = channels_of(node.outputs[0])
+    if x is None or len(x.lo) in (1, channels):
+        return x
+    if node.op_type != "Flatten" or source is None or channels_of(source) != len(x.lo):
+        return None
+    repeat = (channels or 0) // len(x.lo)  # every channel becomes that many in a row
+    return Interval(np.repeat(x.lo, repeat), np.repeat(x.hi, repeat), x.exponent)
+
+
+def _quant(node: Node, known: _Known) -> Interval | None:
+    x = _input(node, 0, known)
+    type_ = Quant.read(node).fixed_type if Quant.matches(node) else None
+    if x is None or type_ is None or x.bits + abs(x.exponent + type_.fraction) > INT64_BITS:
+        return None
+    lo, hi = (type_.quantise(side.astype(np.int64), x.exponent) for side in (x.lo, x.hi))
+    return Interval(lo.astype(object), hi.astype(object), -type_.fraction)
+
+
+def _multi_threshold(node: Node, known: _Known) -> Interval | None:
+    x = _input(node, 0, known)
+    if x is None or not MultiThreshold.matches(node) or x.bits > FLOAT64_BITS:
+        return None
+    table = MultiThreshold.read(node)
+    if table.out_scale != 1 or table.out_bias != int(table.out_bias):
+        return None
+    rows = np.asarray(table.thresholds, np.float64)
+    if len({len(x.lo), len(rows)} - {1}) > 1:
+        return None
+    lo, hi = (_counts(side, x.exponent, rows) for side in (x.lo, x.hi))
+    return Interval(lo + int(table.out_bias), hi + int(table.out_bias), 0)
+
+
+def _counts(codes: Integers, exponent: int, rows: Array) -> Integers:
+    values = np.ldexp(codes.astype(np.float64), exponent)[:, None]
+    return _integers((values >= rows).sum(axis=1))
+
+
+_RULES: Mapping[str, Callable[[Node, _Known], Interval | None]] = {
+    "MatMul": _matmul,
+    "Add": _add,
+    "Mul": _mul,
+    "Relu": _relu,
+    "Quant": _quant,
+    "MultiThreshold": _multi_threshold,
+    **dict.fromkeys(("Identity", "Cast", "Reshape", "Flatten"), _pass_through),
+}

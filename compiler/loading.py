@@ -1,0 +1,145 @@
+"""From whatever a user calls a model to the IR's quantised state."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as onnx_ir
+from onnx_ir import Model
+
+from hqc import ir
+from hqc.diagnostics import reject
+from hqc.ir import State, state_of
+from hqc.passes_api import Remark
+from hqc.types import FixedType
+
+SUFFIXES = (".onnx", ".pt2", ".pt", ".hqir")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it came, before normalisation.
+
+    Attributes:
+        model: the graph.
+        name: file name without suffix, or the class of a module.
+        file: file name, or a description of the Python object.
+        sha256: of the file's bytes, or of the translated graph of a Python object.
+    """
+
+    model: Model
+    name: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in one of the IR's states, where it came from, and what its import remarked."""
+
+    model: Model
+    source: Source
+    remarks: tuple[Remark, ...]
+
+
+def read(model: object, example_inputs: object = None) -> Source:
+    """Read a file or translate a Python object, without normalising it.
+
+    Args:
+        model: a path, an `onnx_ir.Model`, an `onnx.ModelProto`, a `torch.nn.Module` or a
+            `torch.export.ExportedProgram`.
+        example_inputs: for a module: a tensor or a tuple of them, batch first.
+
+    Raises:
+        HqcError: HQC002 for files that are not models; HQC003 for pickles; HQC001 for another
+            kind of object, or a module without example inputs.
+    """
+    if isinstance(model, str | Path):
+        return _read_file(Path(model))
+    if isinstance(model, Model):
+        return _from_graph(ir.from_bytes(ir.to_bytes(model), "the model"), "model")
+    torch = sys.modules.get("torch")  # an object of torch's cannot exist before its import
+    if torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
+        return _from_torch(model, example_inputs)
+    if hasattr(model, "SerializeToString"):
+        return _from_graph(ir.from_bytes(model.SerializeToString(), "the model"), "model")
+    raise reject(
+        "HQC001",
+        f"a model cannot be a {type(model).__name__}",
+        helps=("pass a path, an onnx_ir.Model, a torch.nn.Module or an ExportedProgram",),
+    )
+
+
+def _read_file(path: Path) -> Source:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise reject("HQC002", f"cannot read {path}: {error.strerror}") from error
+    if not data:
+        raise reject("HQC002", f"{path} is empty")
+    return Source(_parse(path, data), path.stem, path.name, hashlib.sha256(data).hexdigest())
+
+
+def _parse(path: Path, data: bytes) -> Model:
+    if path.suffix == ".onnx":
+        return ir.from_bytes(data, str(path))
+    if path.suffix in (".pt", ".pt2"):
+        from hqc.frontends.torch_export import from_exported
+        from hqc.frontends.torch_files import load_program
+
+        return from_exported(load_program(path))
+    if path.suffix == ".hqir":
+        from hqc.text import parse_module
+
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise reject("HQC002", f"{path} is not text: {error}") from error
+        return parse_module(text)
+    raise reject(
+        "HQC002",
+        f"{path} is of an unknown format",
+        helps=(f"known suffixes: {', '.join(SUFFIXES)}",),
+    )
+
+
+def _from_torch(model: Any, example_inputs: object) -> Source:
+    from torch.export import ExportedProgram
+
+    from hqc.frontends.brevitas import from_brevitas, is_brevitas
+    from hqc.frontends.torch_export import from_exported, from_module
+
+    if isinstance(model, ExportedProgram):
+        return _from_graph(from_exported(model), "program")
+    if is_brevitas(model):
+        return _from_graph(from_brevitas(model, example_inputs), type(model).__name__)
+    return _from_graph(from_module(model, example_inputs), type(model).__name__)
+
+
+def _from_graph(graph: Model, name: str) -> Source:
+    digest = hashlib.sha256(ir.to_bytes(graph)).hexdigest()
+    return Source(graph, name, f"{name} (in memory)", digest)
+
+
+def normalise(source: Source, input_types: Mapping[str, FixedType] | None = None) -> Loaded:
+    """Bring a source into the quantised state; an integer graph stays as it is.
+
+    Raises:
+        HqcError: HQC1xx with every problem that the import found.
+    """
+    from hqc.frontends.calibrate import require_quantised
+    from hqc.frontends.qonnx import normalise_import
+
+    if state_of(source.model) is State.INTEGER:
+        if input_types:
+            raise reject("HQC001", "input types are for models that are not lowered yet")
+        return Loaded(source.model, source, ())
+    if not any(node.domain for node in source.model.graph):  # QONNX operators have a domain
+        require_quantised(source.model)
+    imported = normalise_import(source.model, input_types=input_types)
+    return Loaded(imported.model, source, imported.remarks)

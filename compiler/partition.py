@@ -1,0 +1,323 @@
+"""Where the host ends and the hardware begins, decided by the structure of the graph alone.
+
+Head: what stands between a graph input and its first quantiser; the host computes it, exactly.
+Core: everything whose values are exact. Tail: the trailing float operators (softmax, the scaling
+of the last accumulators, ...), which the host computes with the model's own float operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as onnx_ir
+from onnx_ir import Model, Node, Value
+
+from hqc.chains import Chain, Coder, Quantiser, Thresholds, real_step_function
+from hqc.diagnostics import reject
+from hqc.ir import Array, constant, location_of, type_of
+from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantiser
+from hqc.ort import session
+from hqc.semantics import (
+    chain_step,
+    data_input,
+    exact_values_known,
+    grid_constant,
+    is_pass_through,
+    round_float,
+)
+from hqc.types import Codes, FixedType, Rounding
+
+#: Linear operators: what comes before one of them is never tail.
+LINEAR = frozenset({"MatMul", "Gemm", "Conv"})
+
+
+def is_linear(node: Node) -> bool:
+    """Whether a node multiplies by a weight matrix."""
+    return node.domain == "" and node.op_type in LINEAR
+
+
+def computed_nodes(model: Model) -> list[Node]:
+    """The nodes that depend on a graph input, in order."""
+    return [n for n in model.graph if not all(v is None or exact_values_known(v) for v in n.inputs)]
+
+
+def host_tail(model: Model) -> set[Node]:
+    """Trailing nodes without an exact integer form, and all that follow them.
+
+    A node is trailing if no quantiser or linear operator depends on it. Trailing additions of
+    constants that lie on a grid, rectifiers and reshapes stay in the core.
+    """
+    nodes = computed_nodes(model)
+    needed: set[Node] = set()
+    for node in reversed(nodes):
+        if is_quantiser(node) or is_linear(node) or node in needed:
+            needed.update(p for v in node.inputs if v is not None and (p := v.producer()))
+    tail: set[Node] = set()
+    for node in nodes:
+        if node in needed or is_quantiser(node) or is_linear(node):
+            continue
+        after_tail = any(v is not None and v.producer() in tail for v in node.inputs)
+        if after_tail or not _stays_exact(node):
+            tail.add(node)
+    return tail
+
+
+def _stays_exact(node: Node) -> bool:
+    if is_pass_through(node) or node.op_type == "Relu":
+        return True
+    if node.op_type == "Add":
+        return all(
+            grid_constant(v) is not None or not exact_values_known(v)
+            for v in node.inputs
+            if v is not None
+        )
+    return False
+
+
+def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
+    """Each quantiser that is the first after a graph input, with that input and the chain between.
+
+    Raises:
+        HqcError: HQC103, an input meets another operator before any quantiser.
+    """
+    found: dict[Node, tuple[Value, Chain]] = {}
+    for graph_input in model.graph.inputs:
+        if graph_input.is_initializer():
+            continue
+        pending: list[tuple[Value, Chain]] = [(graph_input, Chain())]
+        while pending:
+            value, chain = pending.pop()
+            for node in dict.fromkeys(use.node for use in value.uses()):
+                if is_quantiser(node):
+                    found[node] = (graph_input, chain)
+                elif is_pass_through(node):
+                    pending.append((node.outputs[0], chain))
+                elif data_input(node) is value and (step := chain_step(node)) is not None:
+                    pending.append((node.outputs[0], chain.then(step)))
+                else:
+                    raise reject(
+                        "HQC103",
+                        f"input {graph_input.name} reaches {node.op_type} without a quantiser",
+                        where=location_of(node),
+                        helps=(f"state its type: --input-type {graph_input.name}=fixed<16,6>",),
+                    )
+    return found
+
+
+@dataclass(frozen=True)
+class Port:
+    """One side of the hardware's interface.
+
+    Attributes:
+        name: the value's name in the integer graph.
+        shape: per sample, without the batch axis.
+        type: what the wires carry; value = code * 2**-type.fraction.
+        external: the graph input or output of the model that it serves.
+        kind: "fixed", the wires carry the model's own units; "codes", the host scales.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: FixedType
+    external: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Partition:
+    """An integer graph cut into host and hardware. Made by `partition`."""
+
+    model: Model
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    core: tuple[Node, ...]
+    tail: tuple[Node, ...]
+    heads: Mapping[str, tuple[Chain, Node]]
+
+    def encode(self, inputs: Mapping[str, Array]) -> dict[str, Codes]:
+        """Port codes (N, *shape) of model inputs (N, ...), exactly as the quantisers say."""
+        return {
+            port.name: encode(self.heads[port.name], np.asarray(inputs[port.external])).reshape(
+                -1, *port.shape
+            )
+            for port in self.inputs
+        }
+
+    def decode(self, codes: Mapping[str, Codes]) -> dict[str, Array]:
+        """Model outputs (float32, N first) of port codes, by the model's own float operators."""
+        values = {port.name: codes[port.name] * 2.0**-port.type.fraction for port in self.outputs}
+        return self._tail_session(values)
+
+    @cached_property
+    def _tail_session(self) -> FloatTail:
+        return FloatTail(self.model, self.tail, [p.name for p in self.outputs])
+
+    def host_steps(self) -> dict[str, Any]:
+        """What the host does on either side, as plain data for the manifest."""
+        encoders = {
+            port.name: {
+                "input": port.external,
+                "quantiser": self.heads[port.name][1].op_type,
+                "parameters": _parameters(self.heads[port.name][1]),
+                "before": [
+                    {"a": [str(x) for x in s.a], "b": [str(x) for x in s.b]}
+                    if hasattr(s, "a")
+                    else "relu"
+                    for s in self.heads[port.name][0].steps
+                ],
+            }
+            for port in self.inputs
+        }
+        decoders = [
+            {
+                "node": node.name,
+                "op": node.op_type,
+                "inputs": [v.name if v is not None else "" for v in node.inputs],
+                "output": node.outputs[0].name,
+            }
+            for node in self.tail
+        ]
+        return {"encode": encoders, "decode": decoders}
+
+
+def _parameters(node: Node) -> dict[str, Any]:
+    if Quant.matches(node):
+        quant = Quant.read(node)
+        return {
+            "scale": np.asarray(quant.scale, float).ravel().tolist(),
+            "zero_point": quant.zero_point.ravel().tolist(),
+            "bits": quant.bits,
+            "signed": quant.signed,
+            "narrow": quant.narrow,
+            "rounding": quant.rounding.value,
+        }
+    return {"thresholds": [str(x) for x in np.unique(MultiThreshold.read(node).thresholds)[:16]]}
+
+
+def encode(head: tuple[Chain, Node], x: Array) -> Codes:
+    """Codes of real inputs through a head: a chain and the quantiser that ends it."""
+    chain, node = head
+    x = np.asarray(x, np.float64)
+    if Quant.matches(node) and not chain.steps:
+        quant = Quant.read(node)
+        if (type_ := quant.fixed_type) is not None:
+            limits = type_.limits
+            scaled = np.clip(x * 2.0**type_.fraction, limits.lo, limits.hi)
+            return round_float(scaled, quant.rounding).astype(np.int64)
+    coder = coder_of(node)
+    return real_step_function(chain, coder, max(chain.channels, coder.channels))(x)
+
+
+def coder_of(node: Node) -> Coder:
+    """The code boundaries of a quantiser node; a MultiThreshold's codes are its counts."""
+    if Quant.matches(node):
+        return Quantiser.of(Quant.read(node))
+    if BipolarQuant.matches(node):
+        scale = tuple(exact(BipolarQuant.read(node).scale))
+        return Quantiser(scale, (0,), 0, 1, Rounding.FLOOR, bipolar=True)
+    return Thresholds.of(MultiThreshold.read(node))
+
+
+def partition(model: Model) -> Partition:
+    """Cut an integer graph.
+
+    Raises:
+        HqcError: HQC205, a value at the boundary has no fixed-point type.
+    """
+    firsts = first_quantisers(model)
+    tail = host_tail(model)
+    inputs, heads, head_nodes = [], {}, set()
+    for node, (graph_input, chain) in firsts.items():
+        value = node.outputs[0]
+        inputs.append(_port(value, str(graph_input.name), not chain.steps))
+        heads[str(value.name)] = (chain, node)
+        head_nodes.add(node)
+        head_nodes.update(_upstream(node))
+    computed = computed_nodes(model)
+    core = tuple(n for n in computed if n not in tail and n not in head_nodes)
+    outputs: dict[Value, Port] = {}
+    for value in model.graph.outputs:
+        if value.producer() not in tail:
+            outputs[value] = _port(value, str(value.name), True)
+    for node in computed:
+        for value in node.inputs if node in tail else ():
+            if value is None or exact_values_known(value) or value.producer() in tail:
+                continue
+            external = ", ".join(str(o.name) for o in model.graph.outputs)
+            outputs.setdefault(value, _port(value, external, False))
+    ordered = tuple(n for n in computed if n in tail)
+    return Partition(model, tuple(inputs), tuple(outputs.values()), core, ordered, heads)
+
+
+def _upstream(node: Node) -> set[Node]:
+    found: set[Node] = set()
+    pending = [v.producer() for v in node.inputs if v is not None]
+    while pending:
+        producer = pending.pop()
+        if producer is not None and producer not in found:
+            found.add(producer)
+            pending += [v.producer() for v in producer.inputs if v is not None]
+    return found
+
+
+def _port(value: Value, external: str, own_units: bool) -> Port:
+    type_ = type_of(value)
+    node = value.producer()
+    if type_ is None:
+        raise reject(
+            "HQC205",
+            f"{value.name} crosses into or out of the hardware without a fixed-point type",
+            where=location_of(node) if node is not None else None,
+            helps=("run the default pipeline, which ends with propagate-precision",),
+        )
+    shape = tuple(int(d) for d in (value.shape or ())[1:] if isinstance(d, int))
+    return Port(str(value.name), shape, type_, external, "fixed" if own_units else "codes")
+
+
+class FloatTail:
+    """The tail as one onnxruntime session: the model's own float operators, in float32."""
+
+    def __init__(self, model: Model, tail: tuple[Node, ...], entries: list[str]):
+        self._outputs = [str(v.name) for v in model.graph.outputs]
+        self._session = _session(model, tail, entries, self._outputs) if tail else None
+
+    def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Graph outputs from the exact values (float64) that enter the tail."""
+        out = {n: values[n].astype(np.float32) for n in self._outputs if n in values}
+        if self._session is not None:
+            feeds = {
+                i.name: values[i.name].astype(np.float64 if "double" in i.type else np.float32)
+                for i in self._session.get_inputs()
+            }
+            wanted = [o.name for o in self._session.get_outputs()]
+            out.update(zip(wanted, self._session.run(wanted, feeds), strict=True))
+        return {n: out[n] for n in self._outputs}
+
+
+def _session(model: Model, tail: tuple[Node, ...], entries: list[str], outputs: list[str]) -> Any:
+    produced = {str(v.name) for n in tail for v in n.outputs}
+    graph = onnx.GraphProto(name="tail")
+    used: dict[str, Value] = {}
+    for node in tail:
+        graph.node.append(onnx_ir.serde.serialize_node(node))
+        used.update({str(v.name): v for v in node.inputs if v is not None})
+    for name, value in used.items():
+        if (array := constant(value)) is not None:
+            graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+        elif name not in produced:
+            graph.input.append(_free_shape(name, value))
+    for value in model.graph.outputs:
+        if value.name in produced:
+            graph.output.append(_free_shape(str(value.name), value))
+    return session(graph, model.opset_imports.get("", 18))
+
+
+def _free_shape(name: str, value: Value) -> onnx.ValueInfoProto:
+    dtype = int(value.dtype) if value.dtype is not None else onnx.TensorProto.FLOAT
+    rank = len(value.shape) if value.shape is not None else 2
+    return onnx.helper.make_tensor_value_info(name, dtype, [None] * rank)

@@ -1,0 +1,339 @@
+"""The pass manager: runs a pipeline, verifies after each pass, and holds passes to their contract.
+
+After each pass the IR is verified, the contract is checked on samples (random, range corners,
+rounding ties, and the user's own), and on failure a reproducer is written: the IR as it was
+before, the rest of the pipeline, the sample that shows it, and the command to run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx_ir import Model, Value
+from onnx_ir.passes import PreconditionError
+
+from hqc import verify
+from hqc.diagnostics import Exit, HqcError, reject
+from hqc.equiv import compare, first_difference
+from hqc.execute import Exact, Reference
+from hqc.ir import Array, from_bytes, range_of, set_range, set_type, to_bytes, type_of
+from hqc.passes_api import Contract, Outcome, Pass, Promise, Remark
+from hqc.registry import Registry
+from hqc.reproduce import write_reproducer
+from hqc.samples import generate
+from hqc.text import Repeat, Step, print_pipeline
+
+DEFAULT = (
+    "fold-constants,normalize,fold-quantizers,fuse-batchnorm,legalize-rounding,dce,"
+    "lower-scales,prune-channels,dce,propagate-precision"
+)
+#: Rounds of a `repeat(...)` that still changes something; more is a loop between two passes.
+MAX_ROUNDS = 32
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run of one pass.
+
+    Attributes:
+        name: of the pass; `step` is it with its options, as in the pipeline string.
+        seconds: in the pass itself, without the checks.
+        rewrites: how many places it changed.
+        contract: what it promised; `checked` samples have shown it to hold.
+    """
+
+    name: str
+    step: str
+    seconds: float
+    rewrites: int
+    remarks: tuple[Remark, ...]
+    contract: Contract
+    checked: int
+
+
+@dataclass(frozen=True)
+class PassEvent:
+    """A pass begins (`record` is None) or has ended; `model` is the IR at that moment."""
+
+    name: str
+    model: Model
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """The model a pipeline leaves, and what each pass did."""
+
+    model: Model
+    records: tuple[Record, ...]
+
+
+def run(
+    model: Model,
+    steps: Sequence[Step | Repeat],
+    registry: Registry,
+    *,
+    samples: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    check_samples: int = 96,
+    verify: bool = True,
+    on_event: Callable[[PassEvent], None] | None = None,
+    reproducers: Path = Path("build/reproducers"),
+) -> PipelineResult:
+    """Run a pipeline on a model, in place.
+
+    Args:
+        model: in the state that the first pass needs.
+        steps: from `hqc.text.parse_pipeline`.
+        registry: where the passes come from.
+        samples: the user's own inputs, checked beside the generated ones.
+        seed: of the generated samples.
+        check_samples: how many are generated.
+        verify: check structure, types and contracts after each pass.
+        on_event: told of each pass that begins and ends.
+        reproducers: folder under which a failing pass leaves its reproducer.
+
+    Raises:
+        HqcError: HQC301 an unknown pass or option; HQC302/303/304/307 a pass that fails; or what a
+            pass itself refuses.
+    """
+    passes = [p for step in steps for p in _passes(step, registry)]  # all names checked first
+    manager = _Manager(model, samples, seed, check_samples if verify else 0, reproducers)
+    manager.on_event = on_event
+    assert all(isinstance(p, Pass) for p in passes)
+    tail = list(steps)
+    while tail:
+        step = tail[0]
+        manager.rest = tuple(tail[1:])
+        if isinstance(step, Repeat):
+            _repeat(manager, step, registry)
+        else:
+            manager.run(registry.make(step), step)
+        tail.pop(0)
+    return PipelineResult(model, tuple(manager.records))
+
+
+def _passes(step: Step | Repeat, registry: Registry) -> Iterator[Pass]:
+    if isinstance(step, Step):
+        yield registry.make(step)
+        return
+    for inner in step.steps:
+        yield from _passes(inner, registry)
+
+
+def _repeat(manager: _Manager, step: Repeat, registry: Registry) -> int:
+    total = 0
+    for _ in range(MAX_ROUNDS):
+        changed = 0
+        for inner in step.steps:
+            if isinstance(inner, Repeat):
+                changed += _repeat(manager, inner, registry)
+            else:
+                changed += manager.run(registry.make(inner), inner)
+        total += changed
+        if not changed:
+            return total
+    raise reject(
+        "HQC307",
+        f"{step} still changes the graph after {MAX_ROUNDS} rounds",
+        notes=("two of its passes undo each other, or one never settles",),
+    )
+
+
+class _Manager:
+    """Runs single passes and keeps what is needed to judge them."""
+
+    def __init__(
+        self,
+        model: Model,
+        samples: Mapping[str, Array] | None,
+        seed: int,
+        count: int,
+        reproducers: Path,
+    ):
+        self.model = model
+        self.records: list[Record] = []
+        self.rest: tuple[Step | Repeat, ...] = ()
+        self.on_event: Callable[[PassEvent], None] | None = None
+        self._folder = reproducers
+        self._inputs = _inputs(model, samples, seed, count) if count else {}
+        self._trace: dict[Value, Exact] = {}
+        self._want: dict[str, Array] = {}
+        if count:
+            self._remember()
+
+    def _remember(self) -> None:
+        reference = Reference(self.model)
+        self._trace = reference.trace(self._inputs)
+        self._want = reference.finish(self._trace)
+
+    def run(self, pass_: Pass, step: Step) -> int:
+        """Run and judge one pass; the number of rewrites."""
+        before = to_bytes(self.model)
+        self._tell(PassEvent(pass_.name, self.model))
+        begun = time.perf_counter()
+        outcome = self._call(pass_, step, before)
+        seconds = time.perf_counter() - begun
+        checked = self._judge(pass_, step, before) if self._inputs else 0
+        record = Record(
+            pass_.name,
+            str(step),
+            seconds,
+            outcome.rewrites,
+            outcome.remarks,
+            pass_.contract,
+            checked,
+        )
+        self.records.append(record)
+        self._tell(PassEvent(pass_.name, self.model, record))
+        return outcome.rewrites
+
+    def _tell(self, event: PassEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+    def _call(self, pass_: Pass, step: Step, before: bytes) -> Outcome:
+        try:
+            result = pass_(self.model)
+        except HqcError:
+            raise
+        except PreconditionError as error:
+            cause = error.__cause__
+            if isinstance(cause, HqcError):
+                raise cause from error
+            raise reject("HQC304", str(error), helps=("reorder the pipeline",)) from error
+        except Exception as error:
+            raise self._fail(
+                "HQC307", f"{pass_.name} raised {type(error).__name__}: {error}", step, before
+            ) from error
+        if isinstance(result, Outcome):
+            return result
+        return Outcome(result.model, int(result.modified))
+
+    def _judge(self, pass_: Pass, step: Step, before: bytes) -> int:
+        try:
+            verify.check(self.model, after=pass_.name)
+        except HqcError as error:
+            notes = tuple(str(d) for d in error.diagnostics[1:4])
+            raise self._fail(
+                "HQC302", error.diagnostics[0].message, step, before, notes=notes
+            ) from error
+        if pass_.contract.promise is Promise.ANNOTATION:
+            if _without_annotations(before) != _without_annotations(to_bytes(self.model)):
+                raise self._fail(
+                    "HQC303",
+                    f"{pass_.name} promises annotations only, and changed it",
+                    step,
+                    before,
+                )
+            return len(next(iter(self._inputs.values())))
+        reference = Reference(self.model)
+        trace = reference.trace(self._inputs)
+        got = reference.finish(trace)
+        self._compare(pass_, step, before, got, trace)
+        self._trace, self._want = trace, got
+        return len(next(iter(self._inputs.values())))
+
+    def _compare(
+        self,
+        pass_: Pass,
+        step: Step,
+        before: bytes,
+        got: Mapping[str, Array],
+        trace: Mapping[Value, Exact],
+    ) -> None:
+        result = compare(got, self._want)
+        if result.equal:
+            return
+        if pass_.contract.promise is Promise.BOUNDED:
+            worst = max(_lsb(got[name], want, self.model) for name, want in self._want.items())
+            if worst <= pass_.contract.lsb:
+                return
+        notes = [f"promise: {pass_.contract}; {result.mismatches} of {result.total} values differ"]
+        if (inner := first_difference(self._trace, trace)) is not None:
+            notes.append(f"first tensor that differs: {inner}")
+        row = _first_row(got, self._want)
+        sample = {name: x[row : row + 1] for name, x in self._inputs.items()}
+        raise self._fail(
+            "HQC303",
+            f"{pass_.name} changed the model: {result.first}",
+            step,
+            before,
+            notes=tuple(notes),
+            sample=sample,
+        )
+
+    def _fail(
+        self,
+        code: str,
+        message: str,
+        step: Step,
+        before: bytes,
+        *,
+        notes: tuple[str, ...] = (),
+        sample: Mapping[str, Array] | None = None,
+    ) -> HqcError:
+        tail = print_pipeline((step, *self.rest))
+        few = sample or {name: x[:8] for name, x in self._inputs.items()}
+        command = write_reproducer(self._folder, step.name, before, tail, few)
+        return reject(
+            code,
+            message,
+            notes=notes,
+            helps=(f"reproduce with: {command}", f"leave {step.name} out of the pipeline (-p)"),
+            exit_=Exit.INTERNAL if code == "HQC307" else Exit.REJECTED,
+        )
+
+
+def _inputs(
+    model: Model, samples: Mapping[str, Array] | None, seed: int, count: int
+) -> dict[str, Array]:
+    made: dict[str, Array] = dict(generate(model, count, seed))
+    if samples is None:
+        return made
+    return {
+        name: np.concatenate([np.asarray(samples[name], np.float32)[:count], x])
+        for name, x in made.items()
+    }
+
+
+def _lsb(got: Array, want: Array, model: Model) -> float:
+    """Largest difference in steps of the output's grid (its type's, else the smallest gap seen)."""
+    values = [v for v in model.graph.outputs if v.shape is not None]
+    type_ = type_of(values[0]) if len(values) == 1 else None
+    gaps = np.diff(np.unique(want))
+    step = 2.0**-type_.fraction if type_ is not None else float(gaps.min(initial=np.inf))
+    return float(np.max(np.abs(np.asarray(got, np.float64) - want), initial=0)) / step
+
+
+def _first_row(got: Mapping[str, Array], want: Mapping[str, Array]) -> int:
+    rows = [
+        int(np.argwhere(got[name] != w)[0][0])
+        for name, w in want.items()
+        if name in got and got[name].shape == w.shape and np.any(got[name] != w)
+    ]
+    return min(rows, default=0)
+
+
+def _without_annotations(data: bytes) -> bytes:
+    model = from_bytes(data, "state")
+    model.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.meta.clear()
+        for value in node.outputs:
+            _strip(value)
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        _strip(value)
+    return to_bytes(model)
+
+
+def _strip(value: Value) -> None:
+    if type_of(value) is not None or range_of(value) is not None:
+        set_type(value, None)
+        set_range(value, None)
+    value.metadata_props.clear()

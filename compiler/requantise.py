@@ -1,0 +1,274 @@
+"""The smallest dyadic requantiser that is provably identical to the real one.
+
+A requantiser turns an accumulator n into a code. Its exact meaning is a monotone step function
+(`hqc.chains.StepFunction`); hardware computes
+
+    code = clamp(floor((m * n + o) / 2**e))
+
+with integers m (multiplier), o (offset) and e (shift). Because n has a proven, finite range, only
+the thresholds inside that range matter, and on either side of each only one integer: identity
+holds for every reachable n if and only if it holds at those points (both sides are monotone).
+For one (m, e) the admissible offsets are an interval of integers; the multipliers m / 2**e for
+which it is not empty are an interval, too, since the width of the offset interval is concave in
+the multiplier. The dyadic with the fewest bits in that interval is the one with the smallest e.
+
+Where ties to even make the thresholds uneven, no such floor exists, but the hardware's own
+rounding may do; where neither does, the thresholds themselves remain (`MultiThreshold`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hqc.chains import ALWAYS, NEVER, StepFunction
+from hqc.types import INT64_BITS, Codes, Rounding, round_shift
+
+#: Shifts beyond this are not worth a multiplier; thresholds take over.
+MAX_SHIFT = 40
+
+
+@dataclass(frozen=True)
+class Dyadic:
+    """code = clamp(round((m * n + o) / 2**shift), lo, hi), per channel.
+
+    Attributes:
+        multiplier, offset: int64 (C,).
+        shift: number of fractional bits, shared by all channels.
+        rounding: FLOOR, or the quantiser's own mode.
+        lo, hi: code limits.
+    """
+
+    multiplier: Codes
+    offset: Codes
+    shift: int
+    rounding: Rounding
+    lo: int
+    hi: int
+
+    def __call__(self, n: Codes) -> Codes:
+        """Codes of accumulators (N, C, ...)."""
+        column = (-1, *(1,) * (n.ndim - 2))
+        scaled = n * self.multiplier.reshape(column) + self.offset.reshape(column)
+        return np.clip(round_shift(scaled, self.shift, self.rounding), self.lo, self.hi)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the widest multiplier's magnitude."""
+        return int(np.max(np.abs(self.multiplier), initial=0)).bit_length()
+
+
+@dataclass(frozen=True)
+class Corners:
+    """One channel's step function cut to the reachable range, growing with n.
+
+    The code must be at least `codes[i]` at `above[i]`, and below `codes_below[j]` at `below[j]`.
+    """
+
+    above: Codes
+    codes: Codes
+    below: Codes
+    codes_below: Codes
+
+    @property
+    def constant(self) -> int | None:
+        """The code, if only one is reachable."""
+        if len(self.above) == 1 and len(self.below) == 1 and self.codes[0] + 1 == self.codes_below:
+            return int(self.codes[0])
+        return None
+
+
+def corners(f: StepFunction, channel: int, lo: int, hi: int) -> tuple[int, Corners]:
+    """The reachable corners of one channel over lo <= n <= hi, and the sign of its slope.
+
+    Codes beyond the clamp are free: the hardware saturates there.
+    """
+    sign = int(f.sign[channel])
+    if sign < 0:
+        lo, hi = -hi, -lo
+    row = f.thresholds[channel]
+    code = np.arange(f.lo + 1, f.hi + 1, dtype=np.int64)
+    reachable = (row > lo) & (row <= hi)
+    at_lo = f.lo + int(np.searchsorted(row, lo, side="right"))
+    at_hi = f.lo + int(np.searchsorted(row, hi, side="right"))
+    above, codes = row[reachable], code[reachable]
+    below, codes_below = above - 1, codes
+    if at_lo > f.lo or at_lo == at_hi:
+        above = np.concatenate(([np.int64(lo)], above))
+        codes = np.concatenate(([np.int64(at_lo)], codes))
+    if at_hi < f.hi or at_lo == at_hi:
+        below = np.concatenate((below, [np.int64(hi)]))
+        codes_below = np.concatenate((codes_below, [np.int64(at_hi + 1)]))
+    return sign, Corners(above, codes, below, codes_below)
+
+
+def offsets(c: Corners, m: int, shift: int, rounding: Rounding) -> tuple[int, int] | None:
+    """The admissible integer offsets of one multiplier, lowest and highest, or None."""
+    lowest = [
+        reach(int(k), shift, rounding) - m * int(n) for n, k in zip(c.above, c.codes, strict=True)
+    ]
+    highest = [
+        reach(int(k), shift, rounding) - 1 - m * int(n)
+        for n, k in zip(c.below, c.codes_below, strict=True)
+    ]
+    low, high = max(lowest), min(highest)
+    return (low, high) if low <= high else None
+
+
+def reach(code: int, shift: int, rounding: Rounding) -> int:
+    """The smallest integer x whose x / 2**shift rounds to at least `code`."""
+    if rounding is Rounding.FLOOR or shift == 0:
+        return code << shift
+    boundary = ((2 * code - 1) << shift) >> 1
+    up = {
+        Rounding.ROUND: code % 2 == 0,
+        Rounding.HALF_UP: code > 0,
+        Rounding.HALF_DOWN: code <= 0,
+    }[rounding]
+    return boundary + (0 if up else 1)
+
+
+def smallest_dyadic(
+    f: StepFunction,
+    lo: npt.NDArray[np.int64],
+    hi: npt.NDArray[np.int64],
+    slopes: list[float],
+    rounding: Rounding,
+) -> Dyadic | None:
+    """The requantiser with the fewest multiplier bits that equals `f` on lo <= n <= hi.
+
+    Args:
+        f: exact step function, C channels.
+        lo, hi: (C,) proven range of the accumulator, per channel.
+        slopes: real multiplier per channel (any sign), from where the search starts.
+        rounding: the quantiser's own mode, tried where no floor exists.
+
+    Returns:
+        One dyadic for all channels (shift in common, each multiplier minimal), or None.
+    """
+    modes = [Rounding.FLOOR]
+    if rounding in (Rounding.ROUND, Rounding.HALF_UP, Rounding.HALF_DOWN):
+        modes.append(rounding)
+    cut = [corners(f, c, int(lo[c]), int(hi[c])) for c in range(len(lo))]
+    for mode in modes:
+        found = [_channel(c, abs(s), mode) for (_, c), s in zip(cut, slopes, strict=True)]
+        if all(x is not None for x in found):
+            pairs = [x for x in found if x is not None]
+            return _join(f, cut, pairs, mode)
+    return None
+
+
+def _join(
+    f: StepFunction, cut: list[tuple[int, Corners]], pairs: list[tuple[int, int]], mode: Rounding
+) -> Dyadic | None:
+    shift = max(0, *(e for _, e in pairs))
+    multipliers, chosen = [], []
+    for (sign, c), (m, e) in zip(cut, pairs, strict=True):
+        scaled = m << (shift - e)
+        interval = offsets(c, scaled, shift, mode)
+        if interval is None or max(map(abs, interval)).bit_length() > INT64_BITS:
+            return None
+        multipliers.append(sign * scaled)
+        chosen.append(fewest_bits(*interval))
+    return Dyadic(
+        np.array(multipliers, np.int64), np.array(chosen, np.int64), shift, mode, f.lo, f.hi
+    )
+
+
+def fewest_bits(low: int, high: int) -> int:
+    """The integer in low..high with the most trailing zero bits (0 if it is among them)."""
+    if low <= 0 <= high:
+        return 0
+    step = 1
+    best = low
+    while (multiple := -(-low // step) * step) <= high:
+        best = multiple
+        step *= 2
+    return best
+
+
+def _channel(c: Corners, slope: float, mode: Rounding) -> tuple[int, int] | None:
+    """Smallest (m, e) of one channel, slope taken positive; None beyond `MAX_SHIFT`."""
+    if c.constant is not None:
+        return 0, 0
+    interval = multiplier_interval(c, slope)
+    if interval is None:
+        return None
+    low, high = interval
+    for shift in range(MAX_SHIFT + 1):
+        first = max(0, math.ceil(math.ldexp(low, shift) * (1 - 1e-12)))
+        last = math.floor(math.ldexp(high, shift) * (1 + 1e-12))
+        if first > last:
+            continue
+        simplest = fewest_bits(first, min(last, max(first, 2 * first - 1)))
+        for m in (simplest, *range(first, min(last, first + 8) + 1)):
+            if offsets(c, m, shift, mode) is not None:
+                return m, shift
+    return None
+
+
+def multiplier_interval(c: Corners, slope: float) -> tuple[float, float] | None:
+    """Multipliers for which a real offset exists, as float64 bounds slightly too wide.
+
+    Rounding is left out (floor): half-up modes have the same interval, shifted by a half.
+    """
+    above, codes = c.above.astype(np.float64), c.codes.astype(np.float64)
+    below, codes_below = c.below.astype(np.float64), c.codes_below.astype(np.float64)
+
+    def room(multiplier: float) -> float:
+        return float(np.min(codes_below - multiplier * below) - np.max(codes - multiplier * above))
+
+    scale = max(1.0, float(np.max(np.abs(codes_below))), slope * float(np.max(np.abs(above))))
+    slack = -1e-9 * scale
+    if room(slope) < slack:
+        return None
+    return _edge(room, slope, 0.0, slack), _edge(room, slope, math.inf, slack)
+
+
+def _edge(room: Callable[[float], float], inside: float, outside: float, slack: float) -> float:
+    if outside == math.inf:
+        outside = max(2 * inside, 1e-300)
+        while room(outside) >= slack and outside < 1e12:
+            inside, outside = outside, 2 * outside
+    elif room(outside) >= slack:
+        return outside
+    for _ in range(80):
+        middle = 0.5 * (inside + outside)
+        if room(middle) >= slack:
+            inside = middle
+        else:
+            outside = middle
+    return outside
+
+
+def digits(m: int) -> int:
+    """Non-zero digits of the canonical signed-digit form: adders of a constant multiplier."""
+    return (m ^ (3 * m)).bit_count()
+
+
+def thresholds_are_cheaper(f: StepFunction, d: Dyadic, lo: Codes, hi: Codes) -> bool:
+    """Whether comparing with each reachable threshold takes fewer adder bits than multiplying."""
+    multiply = compare = 0
+    for c in range(len(lo)):
+        width = max(abs(int(lo[c])), abs(int(hi[c]))).bit_length() + 1
+        row = f.thresholds[c] * f.sign[c]
+        compare += width * int(np.sum((row > int(lo[c]) - 1) & (row <= int(hi[c]) + 1)))
+        m = abs(int(d.multiplier[c]))
+        multiply += (digits(m) - 1) * (width + m.bit_length()) if m else 0
+        multiply += (width + m.bit_length()) * (int(d.offset[c]) != 0)
+    return compare <= multiply
+
+
+def reachable_thresholds(f: StepFunction, lo: Codes, hi: Codes) -> Codes:
+    """Thresholds clipped to just outside the reachable range, so that they fit its width."""
+    out = np.empty_like(f.thresholds)
+    for c in range(len(lo)):
+        first, last = int(lo[c]), int(hi[c])
+        if f.sign[c] < 0:
+            first, last = -last, -first
+        out[c] = np.clip(f.thresholds[c], max(first, int(ALWAYS)), min(last + 1, int(NEVER)))
+    return out

@@ -1,0 +1,251 @@
+"""What nodes mean, exactly: constants on grids, and nodes as steps of a monotone chain.
+
+The meaning of a model is its quantised graph over the rationals. Constants are the exception that
+is none: the codes of a quantised constant are what the float32 QONNX executor makes of it, once,
+because that is the number the model was trained and validated with.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from onnx_ir import Node, Value
+
+from hqc.chains import Affine, Rectifier, Step
+from hqc.diagnostics import reject
+from hqc.ir import Array, constant, location_of, type_of
+from hqc.operators import BipolarQuant, Quant, exact
+from hqc.types import Codes, Rounding
+
+#: Bits kept of an irrational square root (batch norm): no decision of ours is this close to a tie.
+SQRT_BITS = 192
+
+_PASS_THROUGH = {"Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+
+
+@dataclass(frozen=True)
+class GridConstant:
+    """A constant on a grid: value = codes * scale, elementwise.
+
+    Attributes:
+        codes: int64 array, zero points already subtracted.
+        scale: object array of Fractions, broadcastable against codes.
+    """
+
+    codes: Codes
+    scale: npt.NDArray[np.object_]
+
+    def values(self) -> list[Fraction]:
+        """All elements as rationals, flattened."""
+        scale = np.broadcast_to(self.scale, self.codes.shape)
+        return [int(c) * s for c, s in zip(self.codes.ravel(), scale.ravel(), strict=True)]
+
+
+def fractions(array: Array) -> npt.NDArray[np.object_]:
+    """A float array as an object array of exact rationals, same shape."""
+    out = np.empty(array.shape, object)
+    out.ravel()[:] = exact(array)
+    return out.reshape(array.shape)
+
+
+def grid_constant(value: Value | None) -> GridConstant | None:
+    """The exact grid form of a constant expression; None if it is computed or on no grid."""
+    if value is None:
+        return None
+    node = value.producer()
+    if (array := constant(value)) is not None:
+        type_ = type_of(value)
+        if type_ is None:
+            return None
+        codes = np.asarray(array, np.float64) * 2.0**type_.fraction
+        return GridConstant(codes.astype(np.int64), _scalar(Fraction(2) ** -type_.fraction))
+    if node is None:
+        return None
+    if Quant.matches(node) or BipolarQuant.matches(node):
+        data = constant(node.inputs[0])
+        return None if data is None else quantise_constant(node, data)
+    if node.op_type == "Mul":
+        inner, scale = grid_constant(node.inputs[0]), constant(node.inputs[1])
+        if inner is None or scale is None:
+            return None
+        return GridConstant(inner.codes, inner.scale * fractions(scale))
+    if node.op_type == "Transpose":
+        inner = grid_constant(node.inputs[0])
+        if inner is None:
+            return None
+        order = node.attributes.get("perm")
+        perm = tuple(order.as_ints()) if order is not None else None
+        scale = inner.scale
+        scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
+        return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))
+    return None
+
+
+def quantise_constant(node: Node, data: Array) -> GridConstant:
+    """Codes and scale of a quantised constant, with the float32 arithmetic of qonnx's executor."""
+    if not np.all(np.isfinite(data)):
+        raise reject(
+            "HQC105",
+            f"the constant quantised by {node.name} holds NaN or infinity",
+            where=location_of(node),
+            helps=("check the training run that produced these weights",),
+        )
+    if BipolarQuant.matches(node):
+        bipolar = BipolarQuant.read(node)
+        return GridConstant(np.where(data >= 0, 1, -1), fractions(bipolar.scale))
+    quant = Quant.read(node)
+    scaled = data / quant.scale.astype(data.dtype) + quant.zero_point.astype(data.dtype)
+    if quant.is_bipolar:
+        return GridConstant(np.where(scaled >= 0, 1, -1), fractions(quant.scale))
+    lo, hi = quant.code_limits
+    codes = round_float(np.clip(scaled, lo, hi), quant.rounding)
+    return GridConstant(codes.astype(np.int64) - quant.zero_point, fractions(quant.scale))
+
+
+def round_float(x: Array, rounding: Rounding) -> Array:
+    """Round floats to integers; exact for float64 arrays below 2**52."""
+    if rounding is Rounding.ROUND:
+        return np.rint(x)
+    if rounding is Rounding.FLOOR:
+        return np.floor(x)
+    if rounding is Rounding.CEIL:
+        return np.ceil(x)
+    if rounding is Rounding.DOWN:
+        return np.trunc(x)
+    away = np.abs(x)
+    if rounding is Rounding.UP:
+        return np.copysign(np.ceil(away), x)
+    rest = away - np.floor(away)
+    up = rest >= 0.5 if rounding is Rounding.HALF_UP else rest > 0.5
+    return np.copysign(np.floor(away) + up, x)
+
+
+def exact_values(value: Value | None) -> npt.NDArray[np.object_] | None:
+    """A constant operand as exact rationals, on a grid or raw float; None if computed."""
+    grid = grid_constant(value)
+    if grid is not None:
+        out = np.empty(grid.codes.shape, object)
+        out.ravel()[:] = grid.values()
+        return out.reshape(grid.codes.shape)
+    array = constant(value)
+    if array is None:
+        return None
+    if not np.all(np.isfinite(array)):
+        raise reject("HQC105", f"constant {value.name if value else ''} holds NaN or infinity")
+    return fractions(array)
+
+
+def data_input(node: Node) -> Value | None:
+    """The one computed input of a node, if it has exactly one."""
+    computed = [v for v in node.inputs if v is not None and exact_values_known(v) is False]
+    return computed[0] if len(computed) == 1 else None
+
+
+def exact_values_known(value: Value) -> bool:
+    """Whether a value is a constant expression."""
+    if constant(value) is not None:
+        return True
+    node = value.producer()
+    if node is None:
+        return False
+    return all(v is None or exact_values_known(v) for v in node.inputs)
+
+
+def is_pass_through(node: Node) -> bool:
+    """Whether a node only renames, casts between floats or reshapes its first input."""
+    return node.domain == "" and node.op_type in _PASS_THROUGH
+
+
+def chain_step(node: Node) -> Step | None:
+    """A node as a step on its one computed input, or None where it is no such thing.
+
+    Covers Relu, BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX
+    operator specification), and Add, Sub, Mul, Div with a constant.
+    """
+    if node.domain != "":
+        return None
+    if node.op_type == "Relu":
+        return Rectifier()
+    if node.op_type == "BatchNormalization":
+        return _batch_norm(node)
+    if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+        return None
+    left, right = (exact_values(v) for v in node.inputs)
+    if (left is None) == (right is None):
+        return None
+    other = right if right is not None else left
+    assert other is not None
+    constants = _per_channel(node, other)
+    zeros, ones = tuple(Fraction(0) for _ in constants), tuple(Fraction(1) for _ in constants)
+    if node.op_type == "Add":
+        return Affine(ones, constants)
+    if node.op_type == "Mul":
+        return Affine(constants, zeros)
+    if node.op_type == "Sub":
+        if left is None:
+            return Affine(ones, tuple(-c for c in constants))
+        return Affine(tuple(-one for one in ones), constants)
+    if left is not None:
+        return None
+    if any(c == 0 for c in constants):
+        raise reject("HQC105", f"{node.name} divides by zero", where=location_of(node))
+    return Affine(tuple(1 / c for c in constants), zeros)
+
+
+def _batch_norm(node: Node) -> Affine:
+    parameters = [exact_values(v) for v in node.inputs[1:5]]
+    if any(p is None for p in parameters):
+        raise reject(
+            "HQC102",
+            "batch norm with computed statistics",
+            where=location_of(node),
+            helps=("export the model in eval mode",),
+        )
+    gamma, beta, mean, var = (list(p.ravel()) for p in parameters if p is not None)
+    attribute = node.attributes.get("epsilon")
+    epsilon = Fraction(attribute.as_float() if attribute is not None else 1e-5)
+    a, b = [], []
+    for g, shift, m, v in zip(gamma, beta, mean, var, strict=True):
+        if v + epsilon <= 0:
+            raise reject("HQC105", "batch norm with variance <= 0", where=location_of(node))
+        factor = g / square_root(v + epsilon)
+        a.append(factor)
+        b.append(shift - factor * m)
+    return Affine(tuple(a), tuple(b))
+
+
+def square_root(x: Fraction) -> Fraction:
+    """The square root, exact for squares of rationals, else to `SQRT_BITS` bits."""
+    n, d = math.isqrt(x.numerator), math.isqrt(x.denominator)
+    if n * n == x.numerator and d * d == x.denominator:
+        return Fraction(n, d)
+    shift = 2 * SQRT_BITS + 2 * x.denominator.bit_length()
+    root = math.isqrt((x.numerator << shift) // x.denominator)
+    return Fraction(root, 1 << (shift // 2))
+
+
+def _per_channel(node: Node, values: npt.NDArray[np.object_]) -> tuple[Fraction, ...]:
+    """A constant operand along the channel axis (axis 1), or a scalar."""
+    if values.size == 1:
+        return (values.ravel()[0],)
+    shape = node.outputs[0].shape
+    rank = len(shape) if shape is not None else 2
+    full = (1,) * (rank - values.ndim) + values.shape
+    if rank < 2 or any(n != 1 for axis, n in enumerate(full) if axis != 1):
+        raise reject(
+            "HQC102",
+            f"{node.op_type} with a constant of shape {values.shape}",
+            where=location_of(node),
+            notes=("a constant may vary along the channel axis (axis 1) only",),
+        )
+    return tuple(values.ravel())
+
+
+def _scalar(x: Fraction) -> npt.NDArray[np.object_]:
+    out = np.empty((), object)
+    out[()] = x
+    return out

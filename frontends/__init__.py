@@ -1,0 +1,1 @@
+"""Frontends: from model files and modules to the IR."""

@@ -1,0 +1,86 @@
+"""Constant folding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import onnx_ir as onnx_ir
+from onnx_ir import Model, Node
+
+from hqc.ir import add_constant, constant, nodes
+from hqc.operators import is_quantiser
+from hqc.ort import session
+from hqc.passes_api import Outcome, Pass
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Evaluate operators whose inputs are all constants, and shapes that are known.
+
+    Quantisers of constants stay: `fold-quantizers` turns them into codes. Arithmetic follows the
+    model's own operators in onnxruntime, so the values are those that the model has today.
+    """
+
+    name: ClassVar[str] = "fold-constants"
+
+    def rewrite(self, model: Model) -> Outcome:
+        """Fold in one sweep; nodes come in topological order."""
+        rewrites = 0
+        for node in nodes(model.graph):
+            folded = _evaluate(model, node)
+            if folded is None:
+                continue
+            out = node.outputs[0]
+            name = str(out.name)
+            out.name = f"{name}__folded"
+            value = add_constant(model.graph, name, folded)
+            onnx_ir.convenience.replace_all_uses_with(out, value)
+            model.graph.remove(node, safe=True)
+            rewrites += 1
+        return Outcome(model, rewrites)
+
+
+def _evaluate(model: Model, node: Node) -> np.ndarray[Any, Any] | None:
+    if len(node.outputs) != 1 or node.outputs[0].is_graph_output() or is_quantiser(node):
+        return None
+    if node.op_type == "Constant":
+        return constant(node.outputs[0])
+    if node.op_type == "Shape":
+        shape = node.inputs[0].shape if node.inputs[0] is not None else None
+        if shape is None or not all(isinstance(d, int) for d in shape):
+            return None
+        start = node.attributes.get("start")
+        end = node.attributes.get("end")
+        dims = [d for d in shape if isinstance(d, int)]
+        first = start.as_int() if start is not None else 0
+        last = end.as_int() if end is not None else len(dims)
+        return np.array(dims[first:last], np.int64)
+    if node.domain != "" or _is_grid_expression(node):
+        return None
+    arrays = [constant(v) for v in node.inputs if v is not None]
+    if not arrays or any(a is None for a in arrays):
+        return None
+    return _run(model, node)
+
+
+def _is_grid_expression(node: Node) -> bool:
+    """Codes times scale: the form in which folded weights are kept."""
+    from hqc.semantics import grid_constant
+
+    return grid_constant(node.outputs[0]) is not None
+
+
+def _run(model: Model, node: Node) -> np.ndarray[Any, Any]:
+    proto = onnx_ir.serde.serialize_node(node)
+    graph = onnx.GraphProto(name="constant")
+    graph.node.append(proto)
+    for value in node.inputs:
+        if value is not None and value.name:
+            array = constant(value)
+            assert array is not None
+            graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), value.name))
+    graph.output.append(onnx.ValueInfoProto(name=proto.output[0]))
+    return np.asarray(session(graph, model.opset_imports.get("", 18)).run(None, {})[0])

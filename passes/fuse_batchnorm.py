@@ -1,0 +1,67 @@
+"""Batch-norm fusion that never leaves the grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+from onnx_ir import Model, Node
+
+from hqc.chains import Affine
+from hqc.ir import State, add_constant, location_of, make_node, nodes, replace_output
+from hqc.passes_api import Outcome, Pass, Remark
+from hqc.semantics import chain_step
+
+
+@dataclass(frozen=True)
+class FuseBatchNorm(Pass):
+    """Turn batch norms into a factor and an offset per channel, where float32 holds both exactly.
+
+    Folding gamma / sqrt(var + epsilon) into weights that already lie on a grid would move them
+    off it, so a batch norm whose factor has to be rounded is declined: `lower-scales` folds it,
+    unrounded, into the requantiser that follows.
+    """
+
+    name: ClassVar[str] = "fuse-batchnorm"
+    needs: ClassVar[State | None] = State.QUANTISED
+
+    def rewrite(self, model: Model) -> Outcome:
+        """One sweep."""
+        rewrites, remarks = 0, []
+        for node in nodes(model.graph):
+            if node.op_type != "BatchNormalization" or node.domain != "":
+                continue
+            step = chain_step(node)
+            if not isinstance(step, Affine):
+                continue
+            if not all(_is_single(x) for x in (*step.a, *step.b)):
+                reason = "its factor would have to be rounded: left to the requantiser behind it"
+                remarks.append(Remark(f"declined: {reason}", location_of(node)))
+                continue
+            _replace(model, node, step)
+            rewrites += 1
+        return Outcome(model, rewrites, tuple(remarks))
+
+
+def _is_single(x: Fraction) -> bool:
+    with np.errstate(over="ignore"):
+        return Fraction(float(np.float32(float(x)))) == x if abs(x) < 2**127 else False
+
+
+def _replace(model: Model, node: Node, step: Affine) -> None:
+    source, out = node.inputs[0], node.outputs[0]
+    assert source is not None
+    rank = len(out.shape) if out.shape is not None else 2
+    new: list[Node] = []
+    value = source
+    for op, numbers, unit in (("Mul", step.a, 1), ("Add", step.b, 0)):
+        if all(x == unit for x in numbers) and not (op == "Add" and not new):
+            continue
+        array = np.array([float(x) for x in numbers], np.float32)
+        shaped = array.reshape(1, -1, *(1,) * (rank - 2))
+        constant = add_constant(model.graph, f"{node.name}_{op.lower()}", shaped)
+        new.append(make_node(op, (value, constant), like=out, name=f"{node.name}_{op}"))
+        value = new[-1].outputs[0]
+    replace_output(node, new, FuseBatchNorm.name)

@@ -1,0 +1,270 @@
+"""Small integer graphs for the backend tests, and a plain int64 evaluation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from hqc.ir import (
+    QONNX,
+    State,
+    add_constant,
+    constant,
+    make_node,
+    set_range,
+    set_state,
+    set_type,
+    type_of,
+)
+from hqc.operators import MultiThreshold, Quant
+from hqc.partition import Partition, partition
+from hqc.types import Codes, FixedType, Overflow, Range, Rounding
+
+
+class Builder:
+    """Builds an integer-state model node by node, with types and ranges."""
+
+    def __init__(self) -> None:
+        self.graph = Graph([], [], nodes=[], opset_imports={"": 17, QONNX: 1}, name="net")
+        self.ranges: dict[str, Range] = {}
+        self.count = 0
+
+    def input(self, name: str, size: int, type_: FixedType) -> Value:
+        """A float graph input and its quantiser; returns the quantised value."""
+        value = Value(name=name, shape=onnx_ir.Shape(["N", size]))
+        value.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+        self.graph.inputs.append(value)
+        return self._add(Quant.of_type(type_).build(self.graph, value, f"{name}_q"), type_)
+
+    def quant(self, x: Value, type_: FixedType) -> Value:
+        return self._add(Quant.of_type(type_).build(self.graph, x, self._name("q")), type_)
+
+    def matmul(self, x: Value, weight: Codes, type_: FixedType) -> Value:
+        w = self.constant("w", weight, type_)
+        node = make_node("MatMul", [x, w], like=x, name=self._name("mm"))
+        node.outputs[0].shape = onnx_ir.Shape(["N", weight.shape[1]])
+        r = self.range_of(x)
+        low = np.minimum(weight * r.lo, weight * r.hi).sum(axis=0)
+        high = np.maximum(weight * r.lo, weight * r.hi).sum(axis=0)
+        found = Range(int(low.min()), int(high.max()), r.exponent - type_.fraction)
+        return self._add(node, found.fit(), found)
+
+    def add(self, x: Value, codes: Codes, type_: FixedType) -> Value:
+        c = self.constant("c", codes, type_)
+        node = make_node("Add", [x, c], like=x, name=self._name("add"))
+        found = self.range_of(x) + Range(int(codes.min()), int(codes.max()), -type_.fraction)
+        return self._add(node, found.fit(), found)
+
+    def mul(self, x: Value, codes: Codes, type_: FixedType) -> Value:
+        c = self.constant("m", codes, type_)
+        node = make_node("Mul", [x, c], like=x, name=self._name("mul"))
+        found = self.range_of(x) * Range(int(codes.min()), int(codes.max()), -type_.fraction)
+        return self._add(node, found.fit(), found)
+
+    def relu(self, x: Value) -> Value:
+        found = self.range_of(x).relu()
+        return self._add(
+            make_node("Relu", [x], like=x, name=self._name("relu")), found.fit(), found
+        )
+
+    def merge(self, x: Value, y: Value) -> Value:
+        found = self.range_of(x) + self.range_of(y)
+        node = make_node("Add", [x, y], like=x, name=self._name("sum"))
+        return self._add(node, found.fit(), found)
+
+    def thresholds(self, x: Value, rows: Any, bias: int = 0) -> Value:
+        rows = np.asarray(rows, np.float64)
+        node = MultiThreshold(rows, 1.0, float(bias)).build(self.graph, x, self._name("mt"))
+        found = Range(bias, bias + rows.shape[1])
+        return self._add(node, found.fit(), found)
+
+    def node(self, op: str, inputs: Sequence[Value], type_: FixedType) -> Value:
+        return self._add(make_node(op, inputs, like=inputs[0], name=self._name(op)), type_)
+
+    def constant(self, name: str, codes: Codes, type_: FixedType) -> Value:
+        values = np.ldexp(np.asarray(codes, np.float64), -type_.fraction)
+        value = add_constant(self.graph, self._name(name), values)
+        set_type(value, type_)
+        return value
+
+    def finish(self, *outputs: Value) -> tuple[Model, Partition]:
+        self.graph.outputs.extend(outputs)
+        model = Model(self.graph, ir_version=10)
+        set_state(model, State.INTEGER)
+        return model, partition(model)
+
+    def range_of(self, x: Value) -> Range:
+        return self.ranges[str(x.name)]
+
+    def _add(self, node: Node, type_: FixedType, range_: Range | None = None) -> Value:
+        self.graph.append(node)
+        out = node.outputs[0]
+        set_type(out, type_)
+        self.ranges[str(out.name)] = range_ or type_.limits
+        set_range(out, self.ranges[str(out.name)])
+        return out
+
+    def _name(self, stem: str) -> str:
+        self.count += 1
+        return f"{stem}{self.count}"
+
+
+def evaluate(parts: Partition, codes: Mapping[str, Codes]) -> dict[str, Codes]:
+    """Output port codes by plain int64 arithmetic, node by node."""
+    known = {name: (c, _type(parts, name).fraction) for name, c in codes.items()}
+    for node in parts.core:
+        known[str(node.outputs[0].name)] = _step(node, known)
+    found = {}
+    for port in parts.outputs:
+        value, fraction = known[port.name]
+        found[port.name] = _at(value, fraction, port.type.fraction)
+    return found
+
+
+def _type(parts: Partition, name: str) -> FixedType:
+    return next(p.type for p in parts.inputs if p.name == name)
+
+
+def _step(node: Node, known: Mapping[str, tuple[Codes, int]]) -> tuple[Codes, int]:
+    x, fraction = known[str(node.inputs[0].name)]  # type: ignore[union-attr]
+    if node.op_type == "Quant":
+        type_ = Quant.read(node).fixed_type
+        assert type_ is not None
+        return type_.quantise(x, -fraction), type_.fraction
+    if node.op_type == "MultiThreshold":
+        view = MultiThreshold.read(node)
+        reached = np.ldexp(x.astype(np.float64), -fraction)[:, :, None] >= view.thresholds[None]
+        return reached.sum(axis=2) + int(view.out_bias), 0
+    if node.op_type == "Relu":
+        return np.maximum(x, 0), fraction
+    if node.op_type in ("Identity", "Flatten"):
+        return x, fraction
+    other = node.inputs[1]
+    assert other is not None
+    array = constant(other)
+    if array is None:
+        y, y_fraction = known[str(other.name)]
+    else:
+        type_ = type_of(other)
+        assert type_ is not None
+        y_fraction = type_.fraction
+        y = np.ldexp(array.astype(np.float64), y_fraction).astype(np.int64)
+    if node.op_type == "MatMul":
+        return x @ y, fraction + y_fraction
+    if node.op_type == "Mul":
+        return x * y, fraction + y_fraction
+    finest = max(fraction, y_fraction)
+    return _at(x, fraction, finest) + _at(y, y_fraction, finest), finest
+
+
+def _at(codes: Codes, fraction: int, wanted: int) -> Codes:
+    if wanted >= fraction:
+        return codes << (wanted - fraction)
+    assert not np.any(codes & ((1 << (fraction - wanted)) - 1))
+    return codes >> (fraction - wanted)
+
+
+def signed(width: int, integer: int, rounding: Rounding = Rounding.ROUND) -> FixedType:
+    return FixedType(True, width, integer, rounding, Overflow.SAT)
+
+
+def unsigned(width: int, integer: int, rounding: Rounding = Rounding.ROUND) -> FixedType:
+    return FixedType(False, width, integer, rounding, Overflow.SAT)
+
+
+HARDWARE_ROUNDINGS = tuple(r for r in Rounding if r.hardware is not None)
+
+
+def zoo() -> tuple[Model, Partition]:
+    """Every kind of layer and every mode once, as one network with many outputs."""
+    rng = np.random.default_rng(5)
+    b = Builder()
+    x = b.input("x", 4, signed(10, 5))
+    outputs = [*_casts(b, x), *_requantisers(b, x, rng), *_products(b, rng), *_others(b, x)]
+    return b.finish(*outputs)
+
+
+def _casts(b: Builder, x: Value) -> list[Value]:
+    found = []
+    for rounding in HARDWARE_ROUNDINGS:
+        for overflow in (Overflow.SAT, Overflow.SAT_SYM):
+            found.append(b.quant(x, FixedType(True, 5, 3, rounding, overflow)))
+        found.append(b.quant(x, unsigned(4, 2, rounding)))
+        found.append(b.quant(b.relu(x), unsigned(1, 1, rounding)))
+    found.append(b.quant(x, signed(4, -1)))  # less than half of a step of everything
+    found.append(b.quant(x, signed(3, 6, Rounding.HALF_UP)))  # steps of eight
+    found.append(b.quant(x, unsigned(1, 0, Rounding.HALF_DOWN)))
+    return found
+
+
+def _requantisers(b: Builder, x: Value, rng: np.random.Generator) -> list[Value]:
+    scales = np.array([37, -21, 1, -63])
+    offsets = np.array([5, -120, 0, 77])
+    per_channel = b.mul(x, scales, FixedType(True, 7, 1))
+    shifted = b.add(per_channel, offsets, FixedType(True, 8, 3))
+    alone = b.mul(x, np.array(11), FixedType(False, 4, -2))
+    return [
+        b.quant(shifted, signed(6, 4, Rounding.HALF_UP)),
+        b.quant(b.mul(x, scales, FixedType(True, 7, 9)), signed(8, 14, Rounding.HALF_DOWN)),
+        b.quant(alone, signed(5, 2, Rounding.FLOOR)),
+        b.quant(b.add(x, offsets, FixedType(True, 8, 3)), signed(7, 5, Rounding.DOWN)),
+        b.quant(b.mul(b.relu(x), np.array([3, 1, 2, 0]), FixedType(False, 2, 0)), unsigned(3, 2)),
+    ]
+
+
+def _products(b: Builder, rng: np.random.Generator) -> list[Value]:
+    """Dense layers: bipolar, ternary and one-bit operands, wide sums, odd binary points."""
+    y = b.input("y", 6, FixedType(True, 16, 3, Rounding.HALF_UP, Overflow.SAT_SYM))
+    bits = b.quant(b.relu(y), unsigned(1, 1, Rounding.FLOOR))
+    bipolar = rng.choice([-1, 1], (6, 5))
+    ternary = rng.integers(-1, 2, (6, 4))
+    one_bit = b.matmul(bits, bipolar, FixedType(True, 2, 2))
+    by_bits = b.matmul(y, rng.integers(0, 2, (6, 3)), FixedType(False, 1, -2))
+    wide = b.matmul(y, rng.integers(-(2**15), 2**15, (6, 3)), FixedType(True, 16, -3))
+    wide = b.add(wide, rng.integers(-(2**20), 2**20, 3), FixedType(True, 30, 4))
+    coarse = b.matmul(y, rng.integers(-4, 4, (6, 3)), FixedType(True, 3, 8))
+    lowest = b.matmul(y, np.full((6, 2), -2), FixedType(True, 2, 2))
+    scaled = b.mul(wide, np.array([30011, -29, 65535]), FixedType(True, 17, 1))
+    return [
+        one_bit,
+        b.quant(b.matmul(bits, ternary, FixedType(True, 2, 2)), signed(3, 3)),
+        by_bits,
+        b.quant(wide, signed(9, 2)),
+        wide,
+        b.quant(scaled, signed(12, 3, Rounding.HALF_DOWN)),
+        b.quant(b.relu(coarse), unsigned(5, 9)),
+        lowest,
+    ]
+
+
+def _others(b: Builder, x: Value) -> list[Value]:
+    steps = b.quant(x, signed(5, 3))
+    total = b.merge(steps, x)
+    rows = [[-3.0, -0.25, 0.0, 1.3], [-np.inf, 2.0, 2.0, np.inf], [0.0] * 4, [-16, -1, 3, 15.97]]
+    each = b.thresholds(x, rows, bias=-2)
+    shared = b.thresholds(steps, [[0.5, 1.0]])
+    flat = b.node("Identity", [shared], FixedType(False, 2, 2))
+    dense = b.matmul(each, np.arange(8).reshape(4, 2) - 3, FixedType(True, 4, 2))
+    return [steps, total, b.quant(b.merge(total, x), signed(6, 5)), each, flat, dense]
+
+
+def corner_codes(parts: Partition, samples: int, seed: int) -> dict[str, Codes]:
+    """Random codes; the first columns of a narrow port go through all of its codes."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for port in parts.inputs:
+        limits = port.type.limits
+        codes = rng.integers(limits.lo, limits.hi + 1, (samples, *port.shape))
+        ramp = limits.lo + np.arange(samples) % (limits.hi - limits.lo + 1)
+        for column in range(codes.shape[1]):
+            if limits.hi - limits.lo < samples:
+                codes[:, column] = np.roll(ramp, 7 * column)
+        codes[0], codes[1] = limits.lo, limits.hi
+        codes[2], codes[3] = 0, limits.lo
+        codes[3, 1::2] = limits.hi
+        found[port.name] = codes
+    return found

@@ -1,0 +1,20 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["cli_fixtures"]
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Folder of public models used for experiments; tests skip where it is absent."""
+    folder = SHARED / "models"
+    if not folder.is_dir():
+        pytest.skip("the folder of public models is not present beside the repository")
+    return folder

@@ -1,0 +1,172 @@
+"""Post-training quantisation of float models."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import onnx
+import onnx_ir as onnx_ir
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hqc import ir
+from hqc.diagnostics import HqcError
+from hqc.frontends.calibrate import quantise, require_quantised
+from hqc.frontends.torch_export import from_module
+from hqc.operators import Quant, power_of_two
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(8, 32)
+        self.bn1 = nn.BatchNorm1d(32)
+        self.fc2 = nn.Linear(32, 32, bias=False)
+        self.bn2 = nn.BatchNorm1d(32)
+        self.bn3 = nn.BatchNorm1d(32)
+        self.fc3 = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.fc1(x)))
+        x = torch.relu(x + self.bn2(self.fc2(x)))
+        return self.fc3(self.bn3(x))
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[onnx_ir.Model, np.ndarray, np.ndarray]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the layers are too small to share
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(800, 8)
+    labels = (x[:, :3] * x[:, 3:6]).argmax(1)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x), labels).backward()
+        optimiser.step()
+    torch.set_num_threads(threads)
+    net.eval()
+    return from_module(net, x[:2]), x.numpy(), net(x).detach().numpy()
+
+
+def qonnx_run(model: onnx_ir.Model, x: np.ndarray) -> np.ndarray:
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+
+    proto = onnx.load_from_string(ir.to_bytes(model))
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = len(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = execute_onnx(ModelWrapper(proto), {model.graph.inputs[0].name: x})
+    return found[model.graph.outputs[0].name]
+
+
+@pytest.mark.parametrize("power", [False, True])
+@pytest.mark.parametrize(("bits", "agreement"), [(8, 0.98), (6, 0.92)])
+def test_close_to_the_float_model(
+    trained: tuple[onnx_ir.Model, np.ndarray, np.ndarray], bits: int, agreement: float, power: bool
+) -> None:
+    model, x, want = trained
+    before = ir.to_bytes(model)
+    quantised = quantise(model, bits, {"x": x[:500]}, power_of_two=power)
+    assert ir.to_bytes(model) == before
+    got = qonnx_run(quantised, x)
+    assert np.mean(got.argmax(1) == want.argmax(1)) > agreement
+    require_quantised(quantised)
+    kinds = [node.op_type for node in quantised.graph]
+    assert "BatchNormalization" not in kinds
+    # Input, two activations, the merged branch, the data of fc3, the output; three weights.
+    assert kinds.count("Quant") >= 8
+    quants = [Quant.read(node) for node in quantised.graph if Quant.matches(node)]
+    assert all(q.bits == bits for q in quants)
+    weights = [q for q in quants if q.scale.ndim == 2]
+    assert len(weights) == 3
+    if power:
+        assert all(power_of_two(s) is not None for q in quants for s in q.scale.reshape(-1, 1))
+
+
+def test_same_samples_give_same_bytes(
+    trained: tuple[onnx_ir.Model, np.ndarray, np.ndarray],
+) -> None:
+    model, x, _ = trained
+    first = ir.to_bytes(quantise(model, 8, {"x": x[:100]}))
+    assert first == ir.to_bytes(quantise(model, 8, {"x": x[:100]}))
+    assert [v.name for v in quantise(model, 8, {"x": x[:100]}).graph.outputs] == ["output"]
+
+
+def test_folding_alone_keeps_the_float_function(
+    trained: tuple[onnx_ir.Model, np.ndarray, np.ndarray],
+) -> None:
+    from hqc.frontends.calibrate_fold import fold_batch_norms
+
+    model, x, want = trained
+    copy = ir.from_bytes(ir.to_bytes(model), "copy")
+    assert fold_batch_norms(copy) == 3
+    got = onnxruntime.InferenceSession(ir.to_bytes(copy)).run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, want, atol=2e-3)
+
+
+def test_gemm_conv_and_softmax_models() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+            self.fc = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.norm(self.conv(x)))
+            return torch.softmax(self.fc(nn.functional.max_pool2d(x, 2).flatten(1)), 1)
+
+    torch.manual_seed(1)
+    module, x = Small().eval(), torch.randn(200, 1, 6, 6)
+    quantised = quantise(from_module(module, x[:2]), 8, {"x": x.numpy()})
+    kinds = [node.op_type for node in quantised.graph]
+    assert kinds[-1] == "Softmax"
+    assert kinds[-2] == "Add"
+    assert "BatchNormalization" not in kinds
+    got = qonnx_run(quantised, x.numpy())
+    np.testing.assert_allclose(got, module(x).detach().numpy(), atol=0.02)
+
+
+def test_refusals(trained: tuple[onnx_ir.Model, np.ndarray, np.ndarray]) -> None:
+    model, x, _ = trained
+    with pytest.raises(HqcError, match=r"HQC103.*(\n.*)*--quantize 8"):
+        require_quantised(model)
+    with pytest.raises(HqcError, match="--samples"):
+        quantise(model, 8, None)
+    with pytest.raises(HqcError, match="HQC005"):
+        quantise(model, 8, {"x": x[:, :5]})
+    with pytest.raises(HqcError, match="HQC005"):
+        quantise(model, 8, {"x": x * np.nan})
+    with pytest.raises(HqcError, match="HQC107"):
+        quantise(model, 1, {"x": x})
+    with pytest.raises(HqcError, match="quantised already"):
+        quantise(quantise(model, 8, {"x": x}), 8, {"x": x})
+
+
+def test_float_file_with_a_fixed_batch(
+    trained: tuple[onnx_ir.Model, np.ndarray, np.ndarray],
+) -> None:
+    model, x, _ = trained
+    proto = onnx.load_from_string(ir.to_bytes(model))
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    fixed = ir.from_bytes(proto.SerializeToString(), "fixed")
+    scales = [
+        [
+            Quant.read(n).scale.tolist()
+            for n in quantise(m, 8, {"x": x[:64]}).graph
+            if Quant.matches(n)
+        ]
+        for m in (model, fixed)
+    ]
+    # Sums run in another order for another batch: the floats need not be the same to the last bit.
+    for one, other in zip(*scales, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
