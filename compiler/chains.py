@@ -8,7 +8,8 @@ integer threshold per code: `StepFunction`. Nothing here is ever rounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -183,6 +184,15 @@ class Quantiser:
         zeros = [self.zero_point[c if len(self.zero_point) > 1 else 0] for c in range(n)]
         return Affine(tuple(scales), tuple(-s * z for s, z in zip(scales, zeros, strict=True)))
 
+    @property
+    def bends(self) -> bool:
+        """Whether the boundaries are not one scale apart everywhere."""
+        return self.bipolar or self.rounding in (Rounding.DOWN, Rounding.UP)
+
+    def inclusive(self, code: int) -> bool:
+        """Whether the boundary of a code itself rounds up to it."""
+        return _BOUNDARY[self.rounding](code)[1]
+
     def bound(self, code: int, channel: int) -> Bound:
         """The values whose code is at least `code`."""
         scale = self.scale[channel if len(self.scale) > 1 else 0]
@@ -263,7 +273,7 @@ class StepFunction:
     @property
     def hi(self) -> int:
         """Highest code."""
-        return self.lo + self.thresholds.shape[1]
+        return self.lo + int(self.thresholds.shape[1])
 
     def __call__(self, n: Codes) -> Codes:
         """Codes of an int64 array (N, C, ...); C may be anything if the function has one channel.
@@ -271,7 +281,8 @@ class StepFunction:
         Channels stand on axis 1 (axis 0 of one-dimensional arrays has no channels).
         """
         if len(self.sign) == 1:
-            return self.lo + np.searchsorted(self.thresholds[0], self.sign[0] * n, side="right")
+            count = np.searchsorted(self.thresholds[0], self.sign[0] * n, side="right")
+            return np.asarray(self.lo + count, np.int64)
         out = np.empty_like(n)
         for c in range(n.shape[1]):
             column = self.sign[c] * n[:, c]
@@ -296,15 +307,59 @@ def step_function(chain: Chain, quantiser: Coder, channels: int) -> StepFunction
 
 
 def _thresholds(chain: Chain, quantiser: Coder, channel: int) -> tuple[int, list[int]]:
-    sign = -1 if chain.slope(channel) < 0 else 1
+    slope = chain.slope(channel)
+    sign = -1 if slope < 0 else 1
+    rectified = bool(chain.steps) and isinstance(chain.steps[-1], Rectifier)
+    affine = Chain(chain.steps[:-1]).affine if rectified else chain.affine
+    if isinstance(quantiser, Quantiser) and affine is not None and slope != 0:
+        row = [_clip(sign * n) for n in _evenly_spaced(affine, quantiser, channel)]
+        if rectified:  # codes that 0 reaches are reached by everything
+            codes = range(quantiser.lo + 1, quantiser.hi + 1)
+            zero = Fraction(0)
+            missed = bisect_left(
+                codes, True, key=lambda k: not quantiser.bound(k, channel).holds(zero)
+            )
+            row[:missed] = [int(ALWAYS)] * missed
+        return sign, row
     row = []
     for code in range(quantiser.lo + 1, quantiser.hi + 1):
         bound = chain.invert(quantiser.bound(code, channel), channel)
         if isinstance(bound, bool):
             row.append(int(ALWAYS if bound else NEVER))
         else:
-            row.append(max(int(ALWAYS), min(int(NEVER), sign * bound.integer())))
+            row.append(_clip(sign * bound.integer()))
     return sign, row
+
+
+def _clip(threshold: int) -> int:
+    return max(int(ALWAYS), min(int(NEVER), threshold))
+
+
+def _evenly_spaced(affine: Affine, quantiser: Quantiser, channel: int) -> Iterator[int]:
+    """`chain.invert(bound).integer()` for each code of an affine chain, in integer arithmetic.
+
+    The boundary of code k lies at k * u + w but for the rounding mode's own shift, so numerators
+    over one denominator do; this is the inner loop of every lowering.
+    """
+    a, b = affine.at(channel)
+    scale = quantiser.scale[channel if len(quantiser.scale) > 1 else 0]
+    u = scale / a
+    first = quantiser.bound(0, channel)
+    w = (first.value - b) / a
+    denominator = math.lcm(u.denominator, w.denominator)
+    step = u.numerator * (denominator // u.denominator)
+    start = w.numerator * (denominator // w.denominator)
+    for code in range(quantiser.lo + 1, quantiser.hi + 1):
+        bound = quantiser.bound(code, channel) if quantiser.bends else None
+        if bound is not None:
+            yield Bound((bound.value - b) / a, bound.inclusive, a > 0).integer()
+            continue
+        inclusive = quantiser.inclusive(code)
+        numerator = start + code * step
+        if (a > 0) == inclusive:
+            yield -(-numerator // denominator) if a > 0 else -(-numerator // denominator) - 1
+        else:
+            yield numerator // denominator + (1 if a > 0 else 0)
 
 
 def real_step_function(

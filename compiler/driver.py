@@ -298,7 +298,8 @@ class _Job:
             oracle = against_oracle(self.reference, few)
             if oracle.first is not None:
                 raise not_exact(oracle.first, oracle.unexplained, oracle.samples)
-            note.detail = f"{oracle.equal} of {oracle.samples} samples equal, others explained"
+            rest = "" if oracle.equal == oracle.samples else ", the others explained"
+            note.detail = f"{oracle.equal} of {oracle.samples} samples equal{rest}"
         return oracle
 
     def describe(

@@ -106,7 +106,7 @@ def against_oracle(model: Model, inputs: Mapping[str, Array]) -> OracleCompariso
     kinds = {"tie": 0, "rounding": 0, "unexplained": 0}
     first = None
     if rows.size:
-        for row, found in zip(rows, deviations(model, inputs, oracle, rows), strict=True):
+        for row, found in zip(rows, deviations(model, inputs, oracle, rows.tolist()), strict=True):
             kinds[found.kind] += 1
             if found.kind == "unexplained" and first is None:
                 first = _describe(int(row), found)

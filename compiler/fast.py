@@ -10,8 +10,7 @@ over there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -33,8 +32,7 @@ _BITS = {_SINGLE: 24, _DOUBLE: 53}
 _OPSET = 18
 
 
-@dataclass(frozen=True)
-class NodeCertificate:
+class NodeCertificate(NamedTuple):
     """Why one node of the fast executor is exact.
 
     Attributes:
@@ -67,6 +65,10 @@ class Fast:
         for port in self.partition.outputs:
             builder.output(port.name, port.type.fraction)
         self.certificate = tuple(builder.certificate)
+        self._feeds = {
+            i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type)
+            for i in builder.graph.input
+        }
         self._session: Any = session(builder.graph, _OPSET, threads=threads)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -75,7 +77,7 @@ class Fast:
 
     def run_codes(self, codes: Mapping[str, Codes]) -> dict[str, Codes]:
         """Output port codes (N, *shape) of input port codes (N, *shape)."""
-        feeds = {p.name: codes[p.name].astype(np.float32) for p in self.partition.inputs}
+        feeds = {name: codes[name].astype(dtype) for name, dtype in self._feeds.items()}
         names = [f"{p.name}__codes" for p in self.partition.outputs]
         results = self._session.run(names, feeds)
         return {
@@ -94,12 +96,11 @@ class _Builder:
         self._kinds: dict[str, int] = {}
 
     def input(self, name: str, rank: int) -> None:
-        """A port, as float32 codes."""
-        value = self._named[name]
-        if self._ranges[value].joined.magnitude_bits > 24:
-            raise reject("HQC204", f"port {name} has more than 24 bits")
-        self.graph.input.append(helper.make_tensor_value_info(name, _SINGLE, [None] * rank))
-        self._kinds[name] = _SINGLE
+        """A port, as codes in the float type that holds them all (ports have up to 32 bits)."""
+        bits = self._ranges[self._named[name]].joined.magnitude_bits
+        kind = _SINGLE if bits <= _BITS[_SINGLE] else _DOUBLE
+        self.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * rank))
+        self._kinds[name] = kind
 
     def output(self, name: str, fraction: int) -> None:
         """A port's codes on the step 2**-fraction."""
@@ -165,7 +166,7 @@ class _Builder:
                 str(node.name), arithmetic, f"{what} below 2**{bits} <= 2**{_BITS[kind]}"
             )
         )
-        return kind
+        return int(kind)
 
     def _as(self, name: str, kind: int) -> str:
         if self._kinds[name] == kind:
@@ -176,7 +177,7 @@ class _Builder:
         return fresh
 
     def _reshape(self, node: Node, out: str, x: str) -> None:
-        dims = [d for d in (node.outputs[0].shape or ())[1:]]
+        dims = list(node.outputs[0].shape or ())[1:]
         if node.op_type in ("Identity", "Cast", "Dropout"):
             self._op("Identity", out, self._kinds[x], x)
             return

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.chains import Affine, Coder, Rectifier

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from hqc.diagnostics import Location, reject
@@ -287,7 +287,7 @@ def to_bytes(model: Model) -> bytes:
     """The `.onnx` bytes of a model with its annotations."""
     _mirror(model)
     proto = onnx_ir.serde.serialize_model(model)
-    return proto.SerializeToString(deterministic=True)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def load(path: Path) -> Model:

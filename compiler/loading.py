@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as onnx_ir
 from onnx_ir import Model
 
 from hqc import ir

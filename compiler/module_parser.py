@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 from lark import Token, Tree
 from onnx_ir import Attr, AttributeType, DataType, Graph, Model, Node, Shape, TensorType, Value
 

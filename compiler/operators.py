@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from onnx_ir import Graph, Node, Value
+
 from hqc.diagnostics import reject
 from hqc.ir import QONNX, Array, add_constant, constant, location_of, make_node
 from hqc.types import FixedType, Overflow, Rounding
-from onnx_ir import Graph, Node, Value
 
 #: Spellings met in files, beside the ones of `Rounding`.
 _ROUNDING_ALIASES = {"HALF_EVEN": Rounding.ROUND, "ROUND_TO_ZERO": Rounding.DOWN}
@@ -114,7 +115,7 @@ class Quant:
         if type_.overflow is Overflow.WRAP:
             raise ValueError(f"{type_} wraps: no Quant does that")
         return cls(
-            scale=np.float32(2.0**-type_.fraction).reshape(()),
+            scale=np.array(2.0**-type_.fraction, np.float32),
             zero_point=np.zeros((), np.int64),
             bits=type_.width,
             signed=type_.signed,
@@ -217,7 +218,7 @@ def _parameter(node: Node, index: int) -> Array:
     if array is None:
         raise reject(
             "HQC108",
-            f"{node.op_type} input {index} ({value.name if value else 'missing'}) is not a constant",
+            f"input {index} of {node.op_type} ({value.name if value else '-'}) is not a constant",
             where=location_of(node),
             helps=("export the model in eval mode, so that scales are constants",),
         )

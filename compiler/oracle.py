@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model
 
 from hqc.ir import Array

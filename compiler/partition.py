@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Chain, Coder, Quantiser, Thresholds, real_step_function
+from hqc.chains import Affine, Chain, Coder, Quantiser, Thresholds, real_step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, constant, location_of, type_of
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantiser
@@ -166,7 +166,7 @@ class Partition:
                 "parameters": _parameters(self.heads[port.name][1]),
                 "before": [
                     {"a": [str(x) for x in s.a], "b": [str(x) for x in s.b]}
-                    if hasattr(s, "a")
+                    if isinstance(s, Affine)
                     else "relu"
                     for s in self.heads[port.name][0].steps
                 ],
@@ -245,11 +245,11 @@ def partition(model: Model) -> Partition:
         if value.producer() not in tail:
             outputs[value] = _port(value, str(value.name), True)
     for node in computed:
-        for value in node.inputs if node in tail else ():
-            if value is None or exact_values_known(value) or value.producer() in tail:
+        for entry in node.inputs if node in tail else ():
+            if entry is None or exact_values_known(entry) or entry.producer() in tail:
                 continue
             external = ", ".join(str(o.name) for o in model.graph.outputs)
-            outputs.setdefault(value, _port(value, external, False))
+            outputs.setdefault(entry, _port(entry, external, False))
     ordered = tuple(n for n in computed if n in tail)
     return Partition(model, tuple(inputs), tuple(outputs.values()), core, ordered, heads)
 

@@ -10,11 +10,11 @@ import enum
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import onnx_ir as onnx_ir
-from hqc.diagnostics import Location
-from hqc.ir import State, set_state, state_of
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult, PreconditionError
+
+from hqc.diagnostics import Location
+from hqc.ir import State, set_state, state_of
 
 
 class Promise(enum.Enum):
@@ -41,7 +41,7 @@ class Contract:
     def __str__(self) -> str:
         if self.promise is Promise.BOUNDED:
             return f"bounded by {self.lsb} LSB"
-        return self.promise.value
+        return str(self.promise.value)
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,9 @@ class _Manager:
         return Outcome(result.model, int(result.modified))
 
     def _judge(self, pass_: Pass, step: Step, before: bytes) -> int:
+        """Verify and compare; the number of samples compared. Equal bytes are equal functions."""
+        if to_bytes(self.model) == before:
+            return len(next(iter(self._inputs.values())))
         try:
             verify.check(self.model, after=pass_.name)
         except HqcError as error:

@@ -72,7 +72,8 @@ def grid_constant(value: Value | None) -> GridConstant | None:
         inner, scale = grid_constant(node.inputs[0]), constant(node.inputs[1])
         if inner is None or scale is None:
             return None
-        return GridConstant(inner.codes, inner.scale * fractions(scale))
+        product = np.asarray(inner.scale * fractions(scale), object)  # a product of scalars is none
+        return GridConstant(inner.codes, product)
     if node.op_type == "Transpose":
         inner = grid_constant(node.inputs[0])
         if inner is None:
@@ -121,7 +122,7 @@ def round_float(x: Array, rounding: Rounding) -> Array:
         return np.copysign(np.ceil(away), x)
     rest = away - np.floor(away)
     up = rest >= 0.5 if rounding is Rounding.HALF_UP else rest > 0.5
-    return np.copysign(np.floor(away) + up, x)
+    return np.asarray(np.copysign(np.floor(away) + up, x))
 
 
 def exact_values(value: Value | None) -> npt.NDArray[np.object_] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from hqc.ir import Array, add_constant, bypass, constant, derive, nodes, sole_consumer

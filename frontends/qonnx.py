@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc import verify

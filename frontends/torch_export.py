@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import onnx_ir as onnx_ir
+import onnx_ir
 import torch
 from onnx_ir import Model, Value
 from torch import fx, nn

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 import torch
 from onnx_ir import Graph, Value
 from torch import fx

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Value
 from torch import fx
 

@@ -8,15 +8,18 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.chains import Affine, Chain, Rectifier, Step
-from hqc.ir import add_constant, constant, derive, fresh_name, make_node, set_type
+from hqc.diagnostics import reject
+from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node, set_type
 from hqc.ranges import ChannelRange, fit, forward, value_range
 
 #: float32 holds every integer up to this many bits, and so every sum that stays below.
 SINGLE_BITS = 24
+#: And float64, up to this many.
+DOUBLE_BITS = 53
 #: A bias may be finer than the accumulator's step by this many bits and still be added to it.
 FINER_BITS = 8
 
@@ -56,7 +59,7 @@ class Emitter:
         out.name = fresh_name(self.graph, str(out.name))
         node.name = out.name
         if any(v is not None and v.dtype == onnx_ir.DataType.DOUBLE for v in node.inputs):
-            out.dtype = onnx_ir.DataType.DOUBLE
+            out.type = onnx_ir.TensorType(onnx_ir.DataType.DOUBLE)  # types are shared objects
         if self._here is not None:
             derive((node,), self._here, self._by)
             self.graph.insert_before(self._here, node)
@@ -111,7 +114,18 @@ class Emitter:
         return max(abs(joined.lo), abs(joined.hi))
 
     def widen(self, x: Value, bits: int) -> Value:
-        """Cast to float64 if `bits`-bit integers do not fit float32; storage only."""
+        """Cast to float64 if `bits`-bit integers do not fit float32; storage only.
+
+        Raises:
+            HqcError: HQC204, float64 does not hold them either.
+        """
+        if bits > DOUBLE_BITS:
+            raise reject(
+                "HQC204",
+                f"sums of {bits} bits, float64 holds {DOUBLE_BITS}",
+                where=location_of(self._here) if self._here is not None else None,
+                helps=("use fewer bits for its inputs or weights",),
+            )
         if bits <= SINGLE_BITS or x.dtype == onnx_ir.DataType.DOUBLE:
             return x
         cast = self.node("Cast", (x,), x, "_wide")

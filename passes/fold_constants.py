@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node
 
 from hqc.ir import add_constant, constant, nodes

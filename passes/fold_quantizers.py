@@ -99,7 +99,7 @@ def _last_transpose(node: Node) -> Node:
 
 
 def _replace(model: Model, node: Node, value: Value) -> None:
-    import onnx_ir as onnx_ir
+    import onnx_ir
 
     onnx_ir.convenience.replace_all_uses_with(node.outputs[0], value)
     model.graph.remove(node, safe=True)

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
-import onnx_ir as onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.chains import Affine, Chain, Rectifier
@@ -60,8 +59,8 @@ class LowerScales(Pass):
             if node in firsts:
                 forms[out] = lower_port(emitter, node, firsts[node][1])
             elif is_quantiser(node):
-                form, remark = lower_quantiser(emitter, node, _input(node, forms), self.max_bits)
-                forms[out] = form
+                source = _input(node, forms)
+                forms[out], remark = lower_quantiser(emitter, node, source, self.max_bits)
                 remarks += [Remark(remark, location_of(node))] if remark else []
             elif node.domain == "" and node.op_type in LINEAR:
                 forms[out] = _matmul(emitter, node, _input(node, forms))

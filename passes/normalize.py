@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node
 
 from hqc.diagnostics import reject

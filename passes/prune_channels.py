@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.ir import (

@@ -22,7 +22,7 @@ from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, sole_consumer
 from hqc.operators import MultiThreshold, Quant, exact, power_of_two
 from hqc.partition import coder_of, is_linear
-from hqc.passes.emit import FINER_BITS, SINGLE_BITS, Emitter, Form
+from hqc.passes.emit import DOUBLE_BITS, FINER_BITS, SINGLE_BITS, Emitter, Form
 from hqc.ranges import ChannelRange
 from hqc.requantise import (
     Dyadic,
@@ -33,8 +33,6 @@ from hqc.requantise import (
 from hqc.semantics import data_input
 from hqc.types import FixedType, Overflow, Rounding
 
-#: What float64, in which wide states are stored and executed, holds exactly.
-DOUBLE_BITS = 53
 #: Widest codes whose boundaries are enumerated one by one.
 MAX_BITS = 16
 #: More comparisons per channel than this are no hardware.
@@ -63,6 +61,7 @@ def lower_port(emitter: Emitter, node: Node, chain: Chain) -> Form:
         built = view.build(emitter.graph, source, str(out.name))
         return Form(emitter.add(built), Chain().then(coder.grid()))
     assert quant is not None
+    _check_bits(node)
     unit = replace(quant, scale=np.ones((), np.float32), zero_point=np.zeros((), np.int64))
     if unit.fixed_type is None:
         raise reject(
@@ -107,13 +106,7 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
     if Quant.matches(node) and (native := _native(emitter, node, form)) is not None:
         return native, ""
     known = emitter.ranges[form.value]
-    if Quant.matches(node) and (Quant.read(node).bits > MAX_BITS):
-        raise reject(
-            "HQC202",
-            f"{Quant.read(node).bits}-bit codes on a scale that is no power of two",
-            where=location_of(node),
-            helps=(f"use up to {MAX_BITS} bits, or a power-of-two scale",),
-        )
+    _check_bits(node)
     scalar = form.chain.channels == 1 and coder.channels == 1
     lo, hi = known.lo, known.hi
     if scalar:
@@ -141,6 +134,16 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
             )
         return _thresholds(emitter, node, form, f, lo, hi, coder)
     return _requantise(emitter, node, form, dyadic, known, coder)
+
+
+def _check_bits(node: Node) -> None:
+    if Quant.matches(node) and (bits := Quant.read(node).bits) > MAX_BITS:
+        raise reject(
+            "HQC202",
+            f"{bits}-bit codes on a scale that is no power of two",
+            where=location_of(node),
+            helps=(f"use up to {MAX_BITS} bits, or a power-of-two scale",),
+        )
 
 
 def _over_codes(chain: Chain, known: ChannelRange) -> Chain:

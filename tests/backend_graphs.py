@@ -48,8 +48,9 @@ class Builder:
         node = make_node("MatMul", [x, w], like=x, name=self._name("mm"))
         node.outputs[0].shape = onnx_ir.Shape(["N", weight.shape[1]])
         r = self.range_of(x)
-        low = np.minimum(weight * r.lo, weight * r.hi).sum(axis=0)
-        high = np.maximum(weight * r.lo, weight * r.hi).sum(axis=0)
+        ends = [weight.astype(object) * end for end in (r.lo, r.hi)]
+        low = np.minimum(*ends).sum(axis=0)
+        high = np.maximum(*ends).sum(axis=0)
         found = Range(int(low.min()), int(high.max()), r.exponent - type_.fraction)
         return self._add(node, found.fit(), found)
 
@@ -121,7 +122,7 @@ def evaluate(parts: Partition, codes: Mapping[str, Codes]) -> dict[str, Codes]:
     found = {}
     for port in parts.outputs:
         value, fraction = known[port.name]
-        found[port.name] = _at(value, fraction, port.type.fraction)
+        found[port.name] = _at(value, fraction, port.type.fraction).astype(np.int64)
     return found
 
 
@@ -154,7 +155,9 @@ def _step(node: Node, known: Mapping[str, tuple[Codes, int]]) -> tuple[Codes, in
         y_fraction = type_.fraction
         y = np.ldexp(array.astype(np.float64), y_fraction).astype(np.int64)
     if node.op_type == "MatMul":
-        return x @ y, fraction + y_fraction
+        product = x.astype(object) @ y.astype(object)  # Python integers: of any size
+        small = np.abs(product).max(initial=0) < 2**62
+        return product.astype(np.int64) if small else product, fraction + y_fraction
     if node.op_type == "Mul":
         return x * y, fraction + y_fraction
     finest = max(fraction, y_fraction)
@@ -228,6 +231,8 @@ def _products(b: Builder, rng: np.random.Generator) -> list[Value]:
     wide = b.add(wide, rng.integers(-(2**20), 2**20, 3), FixedType(True, 30, 4))
     coarse = b.matmul(y, rng.integers(-4, 4, (6, 3)), FixedType(True, 3, 8))
     lowest = b.matmul(y, np.full((6, 2), -2), FixedType(True, 2, 2))
+    z = b.input("z", 3, signed(32, 5))
+    huge = b.matmul(z, rng.integers(-(2**35), 2**35, (3, 4)), FixedType(True, 36, 4))
     scaled = b.mul(wide, np.array([30011, -29, 65535]), FixedType(True, 17, 1))
     return [
         one_bit,
@@ -238,6 +243,8 @@ def _products(b: Builder, rng: np.random.Generator) -> list[Value]:
         b.quant(scaled, signed(12, 3, Rounding.HALF_DOWN)),
         b.quant(b.relu(coarse), unsigned(5, 9)),
         lowest,
+        b.quant(huge, signed(12, 7)),  # sums of 70 bits
+        b.quant(b.relu(huge), unsigned(12, 7, Rounding.HALF_UP)),
     ]
 
 

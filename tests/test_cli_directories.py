@@ -212,4 +212,4 @@ def test_ctrl_c_of_a_real_process(model: Path, tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130, "".join(lines) + rest
     assert "interrupted" in rest
     assert "Traceback" not in rest
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "small.onnx"]
+    assert {p.name for p in tmp_path.iterdir()} <= {"cache", "small.onnx"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that the tests of one session share."""
+    """A cache that all tests of one run share."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("HQC_CACHE_DIR", str(folder))
     return folder
@@ -88,6 +89,32 @@ def test_shared_multipliers_and_real_inputs(backend: Vitis, tmp_path: Path) -> N
         array[:500] *= 4
     host = parts.encode({p.external: reals[p.name] for p in parts.inputs})
     assert_same(emulator.run_reals(reals), emulator.run(host), parts)
+
+
+_BENCH_INCLUDES = {
+    "vitis": ("ap_types",),
+    "catapult": ("ac_types/include", "ac_math/include", "ac_simutils/include", "nnet_utils", "."),
+}
+
+
+@pytest.mark.long
+@by_backend
+def test_the_vendors_test_bench_prints_the_expected_outputs(backend: Vitis, tmp_path: Path) -> None:
+    _, (model, parts) = inputs_and_resource()
+    codes = corner_codes(parts, 200, 4)
+    backend.emit(model, parts, BackendOptions(), tmp_path, (codes, evaluate(parts, codes)))
+    compiler = shutil.which("g++")
+    assert compiler is not None
+    includes = [f"-Ifirmware/{path}" for path in _BENCH_INCLUDES[backend.name]]
+    sources = ["firmware/network.cpp", "network_test.cpp", "-o", "bench"]
+    subprocess.run([compiler, "-O0", "-w", *includes, *sources], cwd=tmp_path, check=True)
+    data = [f"tb_data/tb_{name}.dat" for name in ("input_features", "output_predictions")]
+    bench = [str(tmp_path / "bench"), "firmware/weights", *data]
+    subprocess.run(bench, cwd=tmp_path, check=True, capture_output=True)
+    got, want = (
+        (tmp_path / path).read_text().split() for path in ("tb_data/csim_results.log", data[1])
+    )
+    assert [float(x) for x in got] == [float(x) for x in want]
 
 
 def tiny() -> tuple[object, Partition]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 import onnxruntime
 import pytest
 import torch

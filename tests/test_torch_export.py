@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as onnx_ir
+import onnx_ir
 import pytest
 import torch
 from torch import Tensor, nn

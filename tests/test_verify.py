@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 import pytest
 from onnx_ir import Model, Node, Value
 
