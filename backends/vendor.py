@@ -28,7 +28,7 @@ def find_tool(names: Sequence[str], product: str) -> str:
     raise reject(
         "HQC404",
         f"{product} is not installed: {' or '.join(names)} is not on the PATH",
-        notes=("the project is complete and has been checked without it",),
+        notes=("the project is complete: building it needs nothing else",),
         helps=(f"put {product} on the PATH, or run it on the project on another machine",),
         exit_=Exit.TOOL,
     )

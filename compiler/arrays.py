@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hqc.diagnostics import Exit, HqcError, reject
+from hqc.diagnostics import HqcError, reject
 from hqc.ir import Array, Boundary
 
 Floats = npt.NDArray[np.float32]
@@ -40,7 +40,6 @@ def read_arrays(path: Path, inputs: Sequence[Boundary]) -> dict[str, Array]:
                 f"{path} is a pickle, or not an array file at all",
                 notes=("arrays of Python objects are code, which hqc does not run",),
                 helps=("save numbers with numpy.save or numpy.savez",),
-                exit_=Exit.USAGE,
             ) from error
         raise _bad(f"{path} is not a readable .npy or .npz file", notes=(str(error),)) from error
 
@@ -116,7 +115,7 @@ def _names(names: Mapping[str, object]) -> str:
 
 
 def _bad(message: str, notes: Sequence[str] = (), helps: Sequence[str] = ()) -> HqcError:
-    return reject("HQC005", message, notes=notes, helps=helps, exit_=Exit.USAGE)
+    return reject("HQC005", message, notes=notes, helps=helps)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -147,19 +146,18 @@ def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
 def check_output_path(path: Path, outputs: int) -> None:
     """Refuse a file name that cannot hold that many outputs (HQC001)."""
     if path.suffix not in (".npy", ".npz"):
-        raise reject("HQC001", f"{path}: outputs go to .npy or .npz", exit_=Exit.USAGE)
+        raise reject("HQC001", f"{path}: outputs go to .npy or .npz")
     if path.suffix == ".npy" and outputs != 1:
         raise reject(
             "HQC001",
             f"{path} holds one array, the model has {outputs} outputs",
             helps=(f"write {path.with_suffix('.npz')} instead",),
-            exit_=Exit.USAGE,
         )
 
 
 def cannot_write(path: Path, error: OSError) -> HqcError:
     """HQC007 for a file the system did not let us write."""
-    return reject("HQC007", f"cannot write {path}: {error.strerror or error}", exit_=Exit.USAGE)
+    return reject("HQC007", f"cannot write {path}: {error.strerror or error}")
 
 
 def _npy(array: Array) -> bytes:

@@ -14,7 +14,7 @@ from onnx_ir import Model
 
 from hqc import arrays, exactness, manifest, staging
 from hqc.backends.base import Backend, Emulator
-from hqc.diagnostics import Exit, HqcError, reject
+from hqc.diagnostics import HqcError, reject
 from hqc.ir import Array, Boundary, boundaries, load
 from hqc.manifest import Manifest
 from hqc.options import closest, usage
@@ -73,7 +73,6 @@ def not_exact(first: str, mismatches: int, total: int) -> HqcError:
         f"not bit-exact: {first}",
         notes=(f"{mismatches} of {total} output codes differ from the exact executor",),
         helps=("if files in project/ were edited, compile again; else please report this",),
-        exit_=Exit.NOT_EXACT,
     )
 
 
@@ -234,6 +233,5 @@ def backend_named(name: str, registry: Registry) -> Backend:
             "HQC301",
             f"unknown backend {name!r}",
             helps=closest(name, registry.backends),
-            exit_=Exit.USAGE,
         )
     return registry.backends[name]

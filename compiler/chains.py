@@ -151,7 +151,7 @@ class Bound:
 class Quantiser:
     """A quantiser as code boundaries: per-channel scale and zero point, code limits, rounding.
 
-    `bipolar` quantisers have the codes 0 and 1 for -scale and +scale.
+    `bipolar` quantisers have the codes 0 and 1 for (-1 - zero point) and (1 - zero point) steps.
     """
 
     scale: tuple[Fraction, ...]
@@ -179,9 +179,10 @@ class Quantiser:
         """From codes to real values."""
         n = self.channels
         scales = [self.scale[c if len(self.scale) > 1 else 0] for c in range(n)]
-        if self.bipolar:
-            return Affine(tuple(2 * s for s in scales), tuple(-s for s in scales))
         zeros = [self.zero_point[c if len(self.zero_point) > 1 else 0] for c in range(n)]
+        if self.bipolar:  # the zero point moves the values -1 and 1 as it does other codes
+            offsets = tuple(-s * (1 + z) for s, z in zip(scales, zeros, strict=True))
+            return Affine(tuple(2 * s for s in scales), offsets)
         return Affine(tuple(scales), tuple(-s * z for s, z in zip(scales, zeros, strict=True)))
 
     @property

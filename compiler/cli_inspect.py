@@ -56,10 +56,10 @@ def opt_command(options: Namespace, console: Console) -> Result:
     from hqc import driver, ir, pipeline
     from hqc.assemble import Tracer
     from hqc.registry import Registry
-    from hqc.text import parse_pipeline, print_module, print_pipeline
+    from hqc.text import print_module, print_pipeline
 
     registry = Registry.default()
-    steps = parse_pipeline(pipeline.DEFAULT if options.pipeline is None else options.pipeline)
+    steps = driver.steps_of(options.pipeline)
     wanted = options.print_after
     if wanted not in (None, "all", *registry.passes):
         raise usage(f"--print-after {wanted}: no such pass", *closest(wanted, registry.passes))

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from hqc import __version__
 from hqc.cli_console import COLOURS
-from hqc.diagnostics import Exit, reject
+from hqc.diagnostics import reject
 
 _COMMANDS = "hqc.cli_commands"
 _INSPECT = "hqc.cli_inspect"
@@ -31,7 +31,6 @@ class _Parser(argparse.ArgumentParser):
             "HQC001",
             message,
             helps=(*_suggestions(self, message), f"{self.prog} --help shows the usage"),
-            exit_=Exit.USAGE,
         )
 
 

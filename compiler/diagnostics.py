@@ -65,6 +65,15 @@ class Exit(enum.IntEnum):
     INTERNAL = 70
 
 
+#: The exit status that a code leads to where the one who raises it says nothing else.
+_EXITS = {
+    **dict.fromkeys(("HQC001", "HQC004", "HQC005", "HQC007", "HQC301"), Exit.USAGE),
+    "HQC403": Exit.NOT_EXACT,
+    **dict.fromkeys(("HQC404", "HQC405"), Exit.TOOL),
+    "HQC500": Exit.INTERNAL,
+}
+
+
 @dataclass(frozen=True)
 class Location:
     """Where a message points: a source line of the user, a node, and the passes that touched it."""
@@ -126,8 +135,8 @@ def reject(
     where: Location | None = None,
     notes: Sequence[str] = (),
     helps: Sequence[str] = (),
-    exit_: Exit = Exit.REJECTED,
+    exit_: Exit | None = None,
 ) -> HqcError:
-    """Build the error of a single diagnostic; the caller raises it."""
+    """Build the error of a single diagnostic; the caller raises it. The code decides the exit."""
     found = Diagnostic(code, message, where or Location(), tuple(notes), tuple(helps))
-    return HqcError(found, exit_)
+    return HqcError(found, _EXITS.get(code, Exit.REJECTED) if exit_ is None else exit_)

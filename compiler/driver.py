@@ -19,7 +19,7 @@ from onnx_ir import Model
 from hqc import arrays, assemble, exactness, manifest, pipeline, staging
 from hqc.artifact import Artifact, backend_named, generate, not_exact
 from hqc.backends.base import Backend, BackendOptions, Emission
-from hqc.diagnostics import HqcError
+from hqc.diagnostics import Exit, HqcError
 from hqc.equiv import OracleComparison, against_oracle, compare
 from hqc.events import Watch, ignore, stage
 from hqc.exactness import ExactCore
@@ -30,7 +30,7 @@ from hqc.options import CompileOptions, identifier
 from hqc.partition import Partition, partition
 from hqc.registry import Registry
 from hqc.report import Verdict, not_checked
-from hqc.text import parse_pipeline, print_pipeline
+from hqc.text import Repeat, Step, parse_pipeline, print_pipeline
 from hqc.types import FixedType
 
 #: Samples that a directory keeps as vectors.
@@ -103,11 +103,19 @@ def run_passes(
     Raises:
         HqcError: HQC306 a malformed pipeline, HQC301 an unknown pass, HQC3xx a pass that fails.
     """
-    steps = parse_pipeline(passes)
+    steps = steps_of(passes)
     own = read(model).model
     given = given_samples(samples, own)
     chosen = registry or Registry.default()
     return pipeline.run(own, steps, chosen, samples=given, seed=seed, verify=verify).model
+
+
+def steps_of(passes: str | None) -> tuple[Step | Repeat, ...]:
+    """Parse a pipeline that a user wrote, or the default one; a malformed one is wrong usage."""
+    try:
+        return parse_pipeline(pipeline.DEFAULT if passes is None else passes)
+    except HqcError as error:
+        raise HqcError(error.diagnostics, Exit.USAGE) from error
 
 
 def given_samples(samples: Samples | None, model: Model) -> dict[str, arrays.Floats] | None:
@@ -170,7 +178,7 @@ def compile(
     chosen = CompileOptions(backend=backend, **options)
     known = registry or Registry.default()
     target = backend_named(backend, known)
-    steps = parse_pipeline(pipeline.DEFAULT if chosen.pipeline is None else chosen.pipeline)
+    steps = steps_of(chosen.pipeline)
     with stage("load", watch) as note:
         loaded, given = prepare(
             model,

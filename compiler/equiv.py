@@ -36,6 +36,8 @@ class Comparison:
 
 def compare(got: Mapping[str, Array], want: Mapping[str, Array]) -> Comparison:
     """Compare two sets of outputs by name; shapes must agree, every element is compared."""
+    if extra := sorted(set(got) - set(want)):
+        return Comparison(1, 1, f"output {extra[0]}: there was none of that name")
     total = mismatches = 0
     first = None
     for name, expected in want.items():

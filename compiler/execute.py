@@ -131,7 +131,7 @@ class Reference:
             grid = Affine.of(Fraction(view.out_scale), Fraction(view.out_bias))
         chain = Chain().then(grid)
         if x.is_real:
-            return Exact(encode((x.chain, node), x.base), chain)
+            return Exact(encode((x.chain, node), x.base).astype(np.int64), chain)
         codes = x.base.astype(np.int64, copy=False)
         if Quant.matches(node) and (done := _shift_and_round(Quant.read(node), codes, x.chain)):
             return Exact(done[0], chain)
@@ -180,7 +180,9 @@ def _matmul(node: Node, known: Mapping[Value, Exact]) -> Exact:
         )
     x = known[data]
     affine = x.chain.affine
-    if x.is_real or affine is None or not affine.is_scalar:
+    if x.is_real or x.base.ndim != 2 or grid.codes.ndim != 2:
+        raise _no_form(node)
+    if affine is None or not affine.is_scalar:
         raise _no_form(node)
     codes, scales = column_units(grid.codes, grid.scale)
     top = int(np.max(np.abs(x.base), initial=0)) * int(np.max(np.abs(codes).sum(axis=0), initial=0))

@@ -73,16 +73,17 @@ class Fast:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Model outputs of model inputs (N, ...), in the model's own units."""
-        return self.partition.decode(self.run_codes(self.partition.encode(inputs)))
+        return self.partition.decode(self._run(self.partition.encode_floats(inputs)))
 
     def run_codes(self, codes: Mapping[str, Codes]) -> dict[str, Codes]:
         """Output port codes (N, *shape) of input port codes (N, *shape)."""
-        feeds = {name: codes[name].astype(dtype) for name, dtype in self._feeds.items()}
-        names = [f"{p.name}__codes" for p in self.partition.outputs]
-        results = self._session.run(names, feeds)
-        return {
-            p.name: r.astype(np.int64) for p, r in zip(self.partition.outputs, results, strict=True)
-        }
+        return {name: found.astype(np.int64) for name, found in self._run(codes).items()}
+
+    def _run(self, codes: Mapping[str, Array]) -> dict[str, Array]:
+        feeds = {n: codes[n].astype(dtype, copy=False) for n, dtype in self._feeds.items()}
+        ports = [p.name for p in self.partition.outputs]
+        results = self._session.run([f"{name}__codes" for name in ports], feeds)
+        return dict(zip(ports, results, strict=True))
 
 
 class _Builder:
@@ -191,6 +192,8 @@ class _Builder:
         assert type_ is not None
         shift = before.exponent + type_.fraction
         largest = before.joined.magnitude_bits + max(0, shift)
+        if shift < 0 and quant.rounding is Rounding.HALF_UP:
+            largest += 1  # the half that is added must not round the sum
         kind = self._choose(node, (1 << largest) - 1, "codes", x)
         x = self._as(x, kind)
         limits = type_.limits

@@ -182,7 +182,9 @@ def make_node(
     """A node with one output of `like`'s shape and dtype, named `name` like its output."""
     node = onnx_ir.node(op, inputs, attributes or {}, domain=domain, name=name)
     out = node.outputs[0]
-    out.name, out.shape, out.type = name, like.shape, like.type
+    out.name, out.shape = name, like.shape
+    if like.dtype is not None:  # a type of its own: types are mutable, and casts change them
+        out.type = onnx_ir.TensorType(like.dtype)
     return node
 
 

@@ -84,7 +84,7 @@ class Quant:
         _check_scale(node, scale)
         if np.any(zero_point != np.round(zero_point)):
             raise reject("HQC102", "the zero point is not an integer", where=location_of(node))
-        return cls(
+        found = cls(
             scale=scale,
             zero_point=zero_point.astype(np.int64),
             bits=_bit_width(node, bits),
@@ -92,6 +92,9 @@ class Quant:
             narrow=bool(_int(node, "narrow", 0)),
             rounding=_rounding(node, "ROUND"),
         )
+        if found.bits == 1 and found.narrow and not found.signed:
+            raise reject("HQC107", "one narrow unsigned bit has one code", where=location_of(node))
+        return found
 
     def build(self, graph: Graph, x: Value, name: str) -> Node:
         """A Quant node on `x` whose output is called `name`, with its parameters as constants."""
@@ -170,19 +173,23 @@ class MultiThreshold:
     def read(cls, node: Node) -> MultiThreshold:
         """View a MultiThreshold node; raises HqcError HQC102/HQC108."""
         thresholds = _parameter(node, 1)
-        if thresholds.ndim != 2 or np.any(np.diff(thresholds, axis=1) < 0):
+        ascending = thresholds.ndim == 2 and bool(np.all(np.diff(thresholds, axis=1) >= 0))
+        if not ascending or thresholds.size == 0:
             raise reject("HQC102", "thresholds must be (C, K), ascending", where=location_of(node))
+        _check_layout(node, len(thresholds))
         return cls(thresholds, _float(node, "out_scale", 1.0), _float(node, "out_bias", 0.0))
 
     def build(self, graph: Graph, x: Value, name: str) -> Node:
         """A MultiThreshold node on `x` whose output is called `name`."""
         hi = self.thresholds.shape[1]
         bits = max(1, hi.bit_length())
-        attributes = {
+        attributes: dict[str, str | float] = {
             "out_dtype": f"UINT{bits}" if self.out_bias >= 0 else f"INT{bits + 1}",
             "out_scale": float(self.out_scale),
             "out_bias": float(self.out_bias),
         }
+        if x.shape is not None and len(x.shape) == 3:
+            attributes["data_layout"] = "NCW"  # qonnx takes the last of three axes otherwise
         thresholds = add_constant(graph, f"{name}_thresholds", self.thresholds)
         return make_node(
             "MultiThreshold",
@@ -234,6 +241,23 @@ def _check_scale(node: Node, scale: Array) -> None:
             where=location_of(node),
             notes=("a scale is the real value of one code step: positive and finite",),
             helps=("check the calibration or training that produced it",),
+        )
+
+
+def _check_layout(node: Node, rows: int) -> None:
+    """Refuse rows of thresholds for another axis than axis 1, as qonnx's executor picks it."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if rows == 1 or shape is None or len(shape) < 2:
+        return
+    attribute = node.attributes.get("data_layout")
+    layout = attribute.as_string() if attribute is not None else ""
+    axis = (layout or ("NWC" if len(shape) == 3 else "NC")).find("C")
+    if axis != 1 or (isinstance(shape[1], int) and shape[1] != rows):
+        raise reject(
+            "HQC102",
+            f"{rows} rows of thresholds on axis {axis} of {shape}",
+            where=location_of(node),
+            helps=("give thresholds (C, K) for channels on axis 1: data_layout NC, NCW, NCHW",),
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hqc.diagnostics import Exit, HqcError, reject
+from hqc.diagnostics import HqcError, reject
 from hqc.ir import parse_type
 from hqc.types import FixedType
 
@@ -88,7 +88,7 @@ class CompileOptions:
 
 def usage(message: str, *helps: str) -> HqcError:
     """HQC001 with the exit status of wrong usage."""
-    return reject("HQC001", message, helps=helps, exit_=Exit.USAGE)
+    return reject("HQC001", message, helps=helps)
 
 
 def parse_check(text: str) -> int | None:

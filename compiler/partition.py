@@ -24,6 +24,7 @@ from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantis
 from hqc.ort import session
 from hqc.semantics import (
     chain_step,
+    check_per_channel,
     data_input,
     exact_values_known,
     grid_constant,
@@ -32,6 +33,8 @@ from hqc.semantics import (
 )
 from hqc.types import Codes, FixedType, Rounding
 
+#: Bits of the integers that float32 holds.
+SINGLE_BITS = 24
 #: Linear operators: what comes before one of them is never tail.
 LINEAR = frozenset({"MatMul", "Gemm", "Conv"})
 
@@ -95,7 +98,7 @@ def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
             for node in dict.fromkeys(use.node for use in value.uses()):
                 if is_quantiser(node):
                     found[node] = (graph_input, chain)
-                elif is_pass_through(node):
+                elif is_pass_through(node) and (chain.channels == 1 or _keeps_channels(node)):
                     pending.append((node.outputs[0], chain))
                 elif data_input(node) is value and (step := chain_step(node)) is not None:
                     pending.append((node.outputs[0], chain.then(step)))
@@ -107,6 +110,12 @@ def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
                         helps=(f"state its type: --input-type {graph_input.name}=fixed<16,6>",),
                     )
     return found
+
+
+def _keeps_channels(node: Node) -> bool:
+    """Whether axis 1 of a reshaped tensor is the one it was."""
+    before = node.inputs[0].shape if node.inputs[0] is not None else None
+    return before is not None and before == node.outputs[0].shape
 
 
 @dataclass(frozen=True)
@@ -141,15 +150,22 @@ class Partition:
 
     def encode(self, inputs: Mapping[str, Array]) -> dict[str, Codes]:
         """Port codes (N, *shape) of model inputs (N, ...), exactly as the quantisers say."""
+        return {name: x.astype(np.int64) for name, x in self.encode_floats(inputs).items()}
+
+    def encode_floats(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The same codes as integers in float arrays, as executors on floats want them."""
         return {
-            port.name: encode(self.heads[port.name], np.asarray(inputs[port.external])).reshape(
-                -1, *port.shape
+            port.name: encode(
+                self.heads[port.name], np.reshape(inputs[port.external], (-1, *port.shape))
             )
             for port in self.inputs
         }
 
-    def decode(self, codes: Mapping[str, Codes]) -> dict[str, Array]:
-        """Model outputs (float32, N first) of port codes, by the model's own float operators."""
+    def decode(self, codes: Mapping[str, Array]) -> dict[str, Array]:
+        """Model outputs (float32, N first) of port codes, by the model's own float operators.
+
+        Codes are integers, in int64 or in floats that hold them.
+        """
         values = {port.name: codes[port.name] * 2.0**-port.type.fraction for port in self.outputs}
         return self._tail_session(values)
 
@@ -199,27 +215,50 @@ def _parameters(node: Node) -> dict[str, Any]:
     return {"thresholds": [str(x) for x in np.unique(MultiThreshold.read(node).thresholds)[:16]]}
 
 
-def encode(head: tuple[Chain, Node], x: Array) -> Codes:
-    """Codes of real inputs through a head: a chain and the quantiser that ends it."""
+def encode(head: tuple[Chain, Node], x: Array) -> Array:
+    """Codes of real inputs through a head: a chain and the quantiser that ends it.
+
+    Integers, in a float or an int64 array, whichever came out.
+    """
     chain, node = head
-    x = np.asarray(x, np.float64)
     if Quant.matches(node) and not chain.steps:
         quant = Quant.read(node)
         if (type_ := quant.fixed_type) is not None:
-            limits = type_.limits
-            scaled = np.clip(x * 2.0**type_.fraction, limits.lo, limits.hi)
-            return round_float(scaled, quant.rounding).astype(np.int64)
+            return _assign(type_, x)
     coder = coder_of(node)
-    return real_step_function(chain, coder, max(chain.channels, coder.channels))(x)
+    codes = real_step_function(chain, coder, max(chain.channels, coder.channels))
+    return codes(np.asarray(x, np.float64))
+
+
+def _assign(type_: FixedType, x: Array) -> Array:
+    """Codes of floats assigned to a saturating type.
+
+    Scaling by a power of two is exact but where it underflows, so float32 stays float32 while
+    scaling up, and while it holds every code of the type.
+    """
+    single = x.dtype == np.float32 and type_.fraction >= 0 and type_.width <= SINGLE_BITS
+    limits = type_.limits
+    with np.errstate(over="ignore"):
+        scaled = np.multiply(x, 2.0**type_.fraction, dtype=np.float32 if single else np.float64)
+    np.clip(scaled, limits.lo, limits.hi, out=scaled)
+    return round_float(scaled, type_.rounding)
 
 
 def coder_of(node: Node) -> Coder:
-    """The code boundaries of a quantiser node; a MultiThreshold's codes are its counts."""
+    """The code boundaries of a quantiser node; a MultiThreshold's codes are its counts.
+
+    Raises:
+        HqcError: HQC102, parameters that vary along another axis than that of the channels.
+    """
     if Quant.matches(node):
-        return Quantiser.of(Quant.read(node))
+        quant = Quant.read(node)
+        check_per_channel(node, quant.scale.shape)
+        check_per_channel(node, quant.zero_point.shape)
+        return Quantiser.of(quant)
     if BipolarQuant.matches(node):
-        scale = tuple(exact(BipolarQuant.read(node).scale))
-        return Quantiser(scale, (0,), 0, 1, Rounding.FLOOR, bipolar=True)
+        bipolar = BipolarQuant.read(node)
+        check_per_channel(node, bipolar.scale.shape)
+        return Quantiser(tuple(exact(bipolar.scale)), (0,), 0, 1, Rounding.FLOOR, bipolar=True)
     return Thresholds.of(MultiThreshold.read(node))
 
 
@@ -249,9 +288,14 @@ def partition(model: Model) -> Partition:
             if entry is None or exact_values_known(entry) or entry.producer() in tail:
                 continue
             external = ", ".join(str(o.name) for o in model.graph.outputs)
-            outputs.setdefault(entry, _port(entry, external, False))
+            outputs.setdefault(entry, _port(entry, external, not _is_scaled(node, entry)))
     ordered = tuple(n for n in computed if n in tail)
     return Partition(model, tuple(inputs), tuple(outputs.values()), core, ordered, heads)
+
+
+def _is_scaled(node: Node, entry: Value) -> bool:
+    """Whether the host begins by scaling codes, rather than with an operator of the model."""
+    return entry.dtype == onnx_ir.DataType.DOUBLE and node.op_type in ("Mul", "Add")
 
 
 def _upstream(node: Node) -> set[Node]:

@@ -20,7 +20,17 @@ from hqc import verify
 from hqc.diagnostics import Exit, HqcError, reject
 from hqc.equiv import compare, first_difference
 from hqc.execute import Exact, Reference
-from hqc.ir import Array, from_bytes, range_of, set_range, set_type, to_bytes, type_of
+from hqc.ir import (
+    Array,
+    from_bytes,
+    range_of,
+    set_range,
+    set_state,
+    set_type,
+    state_of,
+    to_bytes,
+    type_of,
+)
 from hqc.passes_api import Contract, Outcome, Pass, Promise, Remark
 from hqc.registry import Registry
 from hqc.reproduce import write_reproducer
@@ -155,6 +165,7 @@ class _Manager:
         count: int,
         reproducers: Path,
     ):
+        set_state(model, state_of(model))  # reproducers are read as states, not as foreign files
         self.model = model
         self.records: list[Record] = []
         self.rest: tuple[Step | Repeat, ...] = ()
@@ -234,9 +245,15 @@ class _Manager:
                     before,
                 )
             return len(next(iter(self._inputs.values())))
-        reference = Reference(self.model)
-        trace = reference.trace(self._inputs)
-        got = reference.finish(trace)
+        try:
+            reference = Reference(self.model)
+            trace = reference.trace(self._inputs)
+            got = reference.finish(trace)
+        except Exception as error:  # the model could be run before, so the pass broke it
+            reason = error.diagnostics[0].message if isinstance(error, HqcError) else repr(error)
+            raise self._fail(
+                "HQC303", f"what {pass_.name} left cannot be run: {reason}", step, before
+            ) from error
         self._compare(pass_, step, before, got, trace)
         self._trace, self._want = trace, got
         return len(next(iter(self._inputs.values())))
@@ -253,7 +270,10 @@ class _Manager:
         if result.equal:
             return
         if pass_.contract.promise is Promise.BOUNDED:
-            worst = max(_lsb(got[name], want, self.model) for name, want in self._want.items())
+            worst = max(
+                _lsb(got.get(name), want, _unit(name, want, self._trace))
+                for name, want in self._want.items()
+            )
             if worst <= pass_.contract.lsb:
                 return
         notes = [f"promise: {pass_.contract}; {result.mismatches} of {result.total} values differ"]
@@ -282,12 +302,16 @@ class _Manager:
     ) -> HqcError:
         tail = print_pipeline((step, *self.rest))
         few = sample or {name: x[:8] for name, x in self._inputs.items()}
-        command = write_reproducer(self._folder, step.name, before, tail, few)
+        try:
+            command = write_reproducer(self._folder, step.name, before, tail, few)
+            hint = f"reproduce with: {command}"
+        except OSError as error:
+            hint = f"make {self._folder} writable for a reproducer: {error.strerror or error}"
         return reject(
             code,
             message,
             notes=notes,
-            helps=(f"reproduce with: {command}", f"leave {step.name} out of the pipeline (-p)"),
+            helps=(hint, f"leave {step.name} out of the pipeline (-p)"),
             exit_=Exit.INTERNAL if code == "HQC307" else Exit.REJECTED,
         )
 
@@ -304,13 +328,22 @@ def _inputs(
     }
 
 
-def _lsb(got: Array, want: Array, model: Model) -> float:
-    """Largest difference in steps of the output's grid (its type's, else the smallest gap seen)."""
-    values = [v for v in model.graph.outputs if v.shape is not None]
-    type_ = type_of(values[0]) if len(values) == 1 else None
-    gaps = np.diff(np.unique(want))
-    step = 2.0**-type_.fraction if type_ is not None else float(gaps.min(initial=np.inf))
-    return float(np.max(np.abs(np.asarray(got, np.float64) - want), initial=0)) / step
+def _lsb(got: Array | None, want: Array, unit: Array) -> float:
+    """Largest difference of an output in units, the rounding of its float32 values left out."""
+    if got is None or got.shape != want.shape:
+        return np.inf
+    gap = np.abs(np.asarray(got, np.float64) - want)
+    gap = np.maximum(gap - np.spacing(np.maximum(np.abs(got), np.abs(want))), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.max(np.where(gap == 0, 0.0, gap / unit), initial=0))
+
+
+def _unit(name: str, want: Array, trace: Mapping[Value, Exact]) -> Array:
+    """One step of an output's grid; of what the host computes, the smallest gap that was seen."""
+    for value, tensor in trace.items():
+        if value.name == name and (grid := tensor.chain.affine) is not None:
+            return np.array([float(abs(a)) for a in grid.a]).reshape(-1, *(1,) * (want.ndim - 2))
+    return np.asarray(np.diff(np.unique(want)).min(initial=np.inf) if np.ptp(want) else 0.0)
 
 
 def _first_row(got: Mapping[str, Array], want: Mapping[str, Array]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hqc.diagnostics import Exit, HqcError, reject
@@ -80,6 +81,8 @@ class Registry:
         """
         if not (isinstance(pass_, type) and issubclass(pass_, Pass) and pass_.name):
             raise _broken(f"{pass_!r} is not a named subclass of hqc.passes_api.Pass")
+        if isabstract(pass_):
+            raise _broken(f"pass {pass_.name} does not implement rewrite")
         return replace(self, passes=_merge(self.passes, pass_.name, pass_))
 
     def with_backend(self, backend: Backend) -> Registry:
@@ -130,7 +133,10 @@ class Registry:
                     exit_=Exit.USAGE,
                 )
             options[name] = _convert(step.name, key, value, hints[name])
-        return pass_(**options)
+        try:
+            return pass_(**options)
+        except (TypeError, ValueError) as error:  # a missing option, or one the pass objects to
+            raise reject("HQC301", f"{step}: {error}", exit_=Exit.USAGE) from error
 
 
 def _convert(pass_: str, key: str, value: object, wanted: object) -> object:

@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
+from hqc.arrays import write_npz
 from hqc.ir import Array
 
 
@@ -28,7 +27,7 @@ def write_reproducer(
     directory = folder / f"{name}-{digest}"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "before.onnx").write_bytes(model)
-    np.savez(directory / "samples.npz", allow_pickle=False, **dict(samples))
+    write_npz(directory / "samples.npz", samples)
     command = (
         f"hqc opt {shlex.quote(str(directory / 'before.onnx'))} -p {shlex.quote(pipeline)} "
         f"--samples {shlex.quote(str(directory / 'samples.npz'))}"

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as onnx_ir
 from onnx_ir import Node, Value
 
 from hqc.chains import Affine, Rectifier, Step
@@ -25,6 +26,9 @@ from hqc.types import Codes, Rounding
 SQRT_BITS = 192
 
 _PASS_THROUGH = {"Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+
+#: Casts to other types round or truncate.
+_STORAGE = {onnx_ir.DataType.FLOAT.value, onnx_ir.DataType.DOUBLE.value}
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def quantise_constant(node: Node, data: Array) -> GridConstant:
     quant = Quant.read(node)
     scaled = data / quant.scale.astype(data.dtype) + quant.zero_point.astype(data.dtype)
     if quant.is_bipolar:
-        return GridConstant(np.where(scaled >= 0, 1, -1), fractions(quant.scale))
+        signs = np.where(scaled >= 0, 1, -1) - quant.zero_point
+        return GridConstant(signs, fractions(quant.scale))
     lo, hi = quant.code_limits
     codes = round_float(np.clip(scaled, lo, hi), quant.rounding)
     return GridConstant(codes.astype(np.int64) - quant.zero_point, fractions(quant.scale))
@@ -157,8 +162,11 @@ def exact_values_known(value: Value) -> bool:
 
 
 def is_pass_through(node: Node) -> bool:
-    """Whether a node only renames, casts between floats or reshapes its first input."""
-    return node.domain == "" and node.op_type in _PASS_THROUGH
+    """Whether a node only renames, casts to float32 or float64, or reshapes its first input."""
+    if node.domain != "" or node.op_type not in _PASS_THROUGH:
+        return False
+    target = node.attributes.get("to")
+    return node.op_type != "Cast" or (target is not None and target.as_int() in _STORAGE)
 
 
 def chain_step(node: Node) -> Step | None:
@@ -199,7 +207,8 @@ def chain_step(node: Node) -> Step | None:
 
 def _batch_norm(node: Node) -> Affine:
     parameters = [exact_values(v) for v in node.inputs[1:5]]
-    if any(p is None for p in parameters):
+    training = node.attributes.get("training_mode")
+    if any(p is None for p in parameters) or (training is not None and training.as_int()):
         raise reject(
             "HQC102",
             "batch norm with computed statistics",
@@ -231,19 +240,31 @@ def square_root(x: Fraction) -> Fraction:
 
 def _per_channel(node: Node, values: npt.NDArray[np.object_]) -> tuple[Fraction, ...]:
     """A constant operand along the channel axis (axis 1), or a scalar."""
-    if values.size == 1:
-        return (values.ravel()[0],)
-    shape = node.outputs[0].shape
-    rank = len(shape) if shape is not None else 2
-    full = (1,) * (rank - values.ndim) + values.shape
-    if rank < 2 or any(n != 1 for axis, n in enumerate(full) if axis != 1):
+    check_per_channel(node, values.shape)
+    return tuple(values.ravel())
+
+
+def check_per_channel(node: Node, shape: tuple[int, ...]) -> None:
+    """Refuse a constant operand of this shape unless it is one number, or one per channel.
+
+    Raises:
+        HqcError: HQC102, it varies along another axis than axis 1, or it widens the data.
+    """
+    if math.prod(shape) == 1:
+        return
+    source = data_input(node)
+    known = (source.shape if source is not None else None) or node.outputs[0].shape
+    rank = len(known) if known is not None else 2
+    full = (1,) * (rank - len(shape)) + shape
+    channels = known[1] if known is not None and rank > 1 else None
+    fits = not isinstance(channels, int) or channels == math.prod(shape)
+    if rank < 2 or not fits or any(n != 1 for axis, n in enumerate(full) if axis != 1):
         raise reject(
             "HQC102",
-            f"{node.op_type} with a constant of shape {values.shape}",
+            f"{node.op_type} with a constant of shape {shape}",
             where=location_of(node),
             notes=("a constant may vary along the channel axis (axis 1) only",),
         )
-    return tuple(values.ravel())
 
 
 def _scalar(x: Fraction) -> npt.NDArray[np.object_]:

@@ -9,13 +9,14 @@ remains can be cleared, and an old directory put back, without guessing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hqc.diagnostics import Exit, HqcError, reject
+from hqc.diagnostics import HqcError, reject
 
 #: Says why a directory must not be replaced, or None when it may be.
 Objection = Callable[[Path], str | None]
@@ -91,7 +92,6 @@ def check_replaceable(target: Path, objection: Objection) -> None:
             "HQC004",
             f"{target} is not overwritten: {reason}",
             helps=("give another directory with -o", "or remove it yourself, if it is not needed"),
-            exit_=Exit.USAGE,
         )
 
 
@@ -118,8 +118,8 @@ def _writable(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        at = str(error.filename or "")
-        if not at.startswith(str(target.parent)):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # these name no file
+        if not full and not str(error.filename or "").startswith(str(target.parent)):
             raise
         raise _cannot_write(target, error.strerror or str(error)) from error
 
@@ -129,7 +129,6 @@ def _cannot_write(target: Path, reason: str) -> HqcError:
         "HQC007",
         f"cannot write {target}: {reason}",
         helps=("give another directory with -o",),
-        exit_=Exit.USAGE,
     )
 
 
@@ -170,7 +169,7 @@ def _settle(target: Path, objection: Objection) -> None:
         old.rename(target)
         return
     if any(old.iterdir()) and (reason := objection(old)) is not None:
-        raise reject("HQC004", f"{old} is in the way: {reason}", exit_=Exit.USAGE)
+        raise reject("HQC004", f"{old} is in the way: {reason}")
     shutil.rmtree(old)
 
 

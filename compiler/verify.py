@@ -338,7 +338,6 @@ STAGES: tuple[tuple[Rule, ...], ...] = (
             "HQC201",
             "typed constants are codes of their type, within their range",
             _of(verify_integer.on_grid),
-            State.INTEGER,
         ),
         Rule(
             "ports",

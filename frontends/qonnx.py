@@ -6,6 +6,7 @@ quantisers checked, and every input is given a quantiser, since hardware has no 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hqc import verify
 from hqc.diagnostics import Diagnostic, HqcError, Location, reject
 from hqc.ir import QONNX, State, constant, is_marked, location_of, nodes, set_source, set_state
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, is_quantiser
-from hqc.partition import is_linear
+from hqc.partition import computed_nodes, is_linear
 from hqc.passes.dce import remove_unused
 from hqc.passes.fold_constants import FoldConstants
 from hqc.passes.normalize import Normalize
@@ -89,6 +90,7 @@ def normalise_import(
     _free_batch(model, batch)
     infer_shapes(model)
     remove_unused(model)
+    _check_batch(model)
     remarks = _quantise_inputs(model, dict(input_types or {}))
     for node in model.graph:  # annotations of what is inside were true of the file, not of the IR
         for value in node.outputs:
@@ -205,6 +207,32 @@ def _free_batch(model: Model, batch: int) -> None:
                     where=location_of(node),
                     helps=("flatten with start_dim=1, or use -1 for the batch",),
                 )
+
+
+def _check_batch(model: Model) -> None:
+    """Refuse inputs that nothing reads, and reshapes that mix samples."""
+    for value in _data_inputs(model):
+        if not value.uses():
+            raise reject(
+                "HQC109",
+                f"no output depends on input {value.name}",
+                helps=("remove the input from the model",),
+            )
+    for node in computed_nodes(model):
+        if is_pass_through(node) and _sample_size(node.inputs[0]) != _sample_size(node.outputs[0]):
+            raise reject(
+                "HQC104",
+                f"{node.op_type} mixes the batch axis with others",
+                where=location_of(node),
+                helps=("keep the batch first: flatten with start_dim=1, squeeze named axes only",),
+            )
+
+
+def _sample_size(value: Value | None) -> int | None:
+    """Elements per sample, or None where the shape of a sample is not known."""
+    shape = value.shape if value is not None else None
+    dims = [d for d in (shape or ())[1:] if isinstance(d, int)]
+    return math.prod(dims) if shape is not None and len(dims) == len(shape) - 1 else None
 
 
 def infer_shapes(model: Model) -> None:

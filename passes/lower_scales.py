@@ -157,6 +157,13 @@ def _matmul(emitter: Emitter, node: Node, form: Form) -> Form:
             where=location_of(node),
             helps=("use one scale for the whole activation tensor before a linear layer",),
         )
+    if weight.codes.ndim != 2 or len(form.value.shape or ()) != 2:
+        raise reject(
+            "HQC102",
+            f"{node.name} multiplies {form.value.shape} by {weight.codes.shape}",
+            where=location_of(node),
+            notes=("linear layers take (batch, features) and weights (features, outputs)",),
+        )
     codes, scales = column_units(weight.codes, weight.scale)
     a, b = affine.at(0)
     total = tuple(a * s for s in scales)

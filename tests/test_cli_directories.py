@@ -142,7 +142,7 @@ def test_not_a_directory_of_ours(hqc: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(KeyboardInterrupt(), 130), (RuntimeError("boom"), 70), (OSError(28, "disk full"), 70)],
+    [(KeyboardInterrupt(), 130), (RuntimeError("boom"), 70), (OSError(28, "disk full"), 2)],
 )
 def test_a_failure_in_the_middle_changes_nothing(
     hqc: Run,
