@@ -41,6 +41,16 @@ class Affine:
         return len(set(self.a)) == 1 and len(set(self.b)) == 1
 
     @property
+    def has_one_factor(self) -> bool:
+        """Whether every channel has the same factor; offsets may differ."""
+        return len(set(self.a)) == 1
+
+    def add_offsets(self, other: Affine) -> tuple[Fraction, ...]:
+        """The sums of both maps' offsets, per channel where either has several."""
+        n = max(len(self.b), len(other.b))
+        return tuple(self.at(c)[1] + other.at(c)[1] for c in range(n))
+
+    @property
     def is_identity(self) -> bool:
         """Whether it changes nothing."""
         return set(self.a) == {Fraction(1)} and set(self.b) == {Fraction(0)}

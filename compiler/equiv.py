@@ -54,15 +54,15 @@ def compare(got: Mapping[str, Array], want: Mapping[str, Array]) -> Comparison:
     return Comparison(total, mismatches, first)
 
 
-def first_difference(before: Mapping[Value, Exact], after: Mapping[Value, Exact]) -> str | None:
-    """The first value, in order, that has the same name in both traces and differs."""
-    old = {v.name: t for v, t in before.items()}
+def first_difference(before: Mapping[str, Exact], after: Mapping[Value, Exact]) -> str | None:
+    """The first value, in order, that has the same name as a tensor of before and differs."""
     for value, tensor in after.items():
-        if value.name in old:
-            result = compare({"": tensor.values()}, {"": old[value.name].values()})
+        name = str(value.name)
+        if name in before:
+            result = compare({name: tensor.values()}, {name: before[name].values()})
             if not result.equal:
                 node = value.producer()
-                return f"{value.name} (node {node.name if node is not None else '?'}{result.first}"
+                return f"{result.first} (node {node.name if node is not None else '?'})"
     return None
 
 

@@ -7,7 +7,7 @@ graphs of both states; what does not fit 62 bits is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -178,24 +178,29 @@ def _matmul(node: Node, known: Mapping[Value, Exact]) -> Exact:
             where=location_of(node),
             helps=("quantise them in training, or pass --quantize 8",),
         )
-    x = known[data]
+    x = _rectified(known[data])
     affine = x.chain.affine
     if x.is_real or x.base.ndim != 2 or grid.codes.ndim != 2:
         raise _no_form(node)
-    if affine is None or not affine.is_scalar:
+    if affine is None or not affine.has_one_factor:
         raise _no_form(node)
     codes, scales = column_units(grid.codes, grid.scale)
     top = int(np.max(np.abs(x.base), initial=0)) * int(np.max(np.abs(codes).sum(axis=0), initial=0))
     if top.bit_length() > INT64_BITS:
         raise reject("HQC204", "sums beyond 62 bits", where=location_of(node))
-    a, b = affine.at(0)
-    sums = codes.sum(axis=0)
-    step = Affine(
-        tuple(a * s for s in scales),
-        tuple(b * int(n) * s for n, s in zip(sums, scales, strict=True)),
-    )
+    step = Affine(tuple(affine.a[0] * s for s in scales), offset_sums(codes, scales, affine))
     base = _integer_matmul(x.base.astype(np.int64, copy=False), codes, top)
     return Exact(base, Chain().then(step))
+
+
+def offset_sums(codes: Codes, scales: Sequence[Fraction], affine: Affine) -> tuple[Fraction, ...]:
+    """What the offsets of an input (one, or one per channel) add to each output of a layer."""
+    if len(set(affine.b)) == 1:
+        return tuple(
+            affine.b[0] * int(n) * s for n, s in zip(codes.sum(axis=0), scales, strict=True)
+        )
+    sums = codes.T.astype(object) @ np.array(affine.b, object)
+    return tuple(Fraction(n) * s for n, s in zip(sums, scales, strict=True))
 
 
 def _integer_matmul(x: Codes, w: Codes, top: int) -> Codes:
@@ -234,18 +239,43 @@ def common_unit(scales: tuple[Fraction, ...]) -> Fraction:
     return Fraction(numerator, denominator)
 
 
+def _rectified(x: Exact) -> Exact:
+    """The same tensor with its rectifiers computed, where one scale holds for all channels."""
+    while not x.is_real and x.chain.affine is None:
+        steps = x.chain.steps
+        at = 1 if isinstance(steps[0], Affine) else 0
+        affine = steps[0] if isinstance(steps[0], Affine) else Affine.of()
+        a, b = affine.at(0)
+        if not affine.is_scalar or a == 0:
+            return x
+        unit = common_unit((abs(a), abs(b)))
+        factor, offset = int(a / unit), int(b / unit)
+        top = int(np.max(np.abs(x.base), initial=0)) * abs(factor) + abs(offset)
+        if top.bit_length() > INT64_BITS:
+            return x
+        base = np.asarray(np.maximum(x.base * factor + offset, 0), np.int64)
+        chain = Chain().then(Affine.of(unit))
+        for step in steps[at + 1 :]:
+            chain = chain.then(step)
+        x = Exact(base, chain)
+    return x
+
+
 def _merge(node: Node, x: Exact, y: Exact) -> Exact:
+    x, y = _rectified(x), _rectified(y)
     first, second = x.chain.affine, y.chain.affine
-    if first is None or second is None or not first.is_scalar or not second.is_scalar:
+    if first is None or second is None:
         raise _no_form(node)
-    (a, b), (c, d) = first.at(0), second.at(0)
+    if not first.has_one_factor or not second.has_one_factor:
+        raise _no_form(node)
+    a, c = first.a[0], second.a[0]
     unit = common_unit((abs(a), abs(c)))
     left, right = int(a / unit), int(c / unit)
     top = max(int(np.max(np.abs(t.base), initial=0)) for t in (x, y)) * (abs(left) + abs(right))
     if top.bit_length() > INT64_BITS or x.is_real or y.is_real:
         raise reject("HQC204", "sums beyond 62 bits", where=location_of(node))
     base = np.asarray(x.base * left + y.base * right, np.int64)
-    return Exact(base, Chain().then(Affine.of(unit, b + d)))
+    return Exact(base, Chain().then(Affine((unit,), first.add_offsets(second))))
 
 
 def _reshape(node: Node, x: Exact) -> Exact:

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Coder, Rectifier
+from hqc.chains import Affine, Coder, Rectifier, Thresholds
 from hqc.execute import Exact, Reference
 from hqc.ir import Array
-from hqc.operators import is_quantiser
+from hqc.operators import MultiThreshold, is_quantiser
 from hqc.partition import coder_of, computed_nodes, host_tail
 from hqc.ranges import value_range
 from hqc.semantics import chain_step, data_input, grid_constant, is_pass_through
@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Unit roundoffs of float32 and float64.
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53
+#: Smallest positive float32: what underflow can take away.
+SMALLEST = 2.0**-149
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,34 @@ def deviations(
     return [found[i] for i in range(len(rows))]
 
 
+def undecided(model: Model, inputs: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
+    """Samples (N,) in which any float32 executor, whatever its order of sums, may go either way.
+
+    There the exact input of some quantiser lies within the float32 error of a code boundary.
+    """
+    trace = Reference(model).trace(inputs)
+    errors = _Errors(trace)
+    found = np.zeros(len(next(iter(inputs.values()))), bool)
+    for node in computed_nodes(model):
+        value = node.outputs[0]
+        if value not in trace:
+            continue
+        errors.add(node)
+        source = data_input(node)
+        if not is_quantiser(node) or source is None:
+            continue
+        coder, codes = coder_of(node), np.asarray(trace[value].base, np.int64)
+        at = np.nonzero(np.ones(codes.shape, bool))
+        channels = at[1] if coder.channels > 1 else np.zeros_like(at[0])
+        k, x = codes[at], errors.values(source)[at]
+        size = np.abs(x) + _offsets(coder, channels)
+        error = errors.bound[source][at] + (4 * SINGLE + 1e-14) * size + SMALLEST
+        for other, exists in ((k, k > coder.lo), (k + 1, k < coder.hi)):
+            boundary = _boundaries(coder, np.clip(other, coder.lo + 1, coder.hi), channels)
+            found[at[0][exists & (np.abs(x - boundary) <= error)]] = True
+    return found
+
+
 def _flips(node: Node, errors: _Errors, mine: Floats) -> dict[int, Deviation]:
     """By row: why the float32 executor's codes differ at this quantiser, where they do."""
     source = data_input(node)
@@ -83,8 +113,9 @@ def _flips(node: Node, errors: _Errors, mine: Floats) -> dict[int, Deviation]:
         return {}
     k, other = exact_codes[at], theirs[at]
     x = errors.values(source)[at]
-    error = errors.bound[source][at] + (4 * SINGLE + 1e-14) * np.abs(x)
     channels = at[1] if coder.channels > 1 else np.zeros_like(k)
+    size = np.abs(x) + _offsets(coder, channels)
+    error = errors.bound[source][at] + (4 * SINGLE + 1e-14) * size + SMALLEST
     boundary = _boundaries(coder, np.where(other > k, other, other + 1), channels)
     distance = np.abs(x - boundary)
     found: dict[int, Deviation] = {}
@@ -102,6 +133,17 @@ def _codes(values: Floats, grid: Affine) -> npt.NDArray[np.int64]:
     shape = (-1, *(1,) * (values.ndim - 2))
     a, b = (np.array([float(x) for x in part]) for part in (grid.a, grid.b))
     return np.asarray(np.rint((values - b.reshape(shape)) / a.reshape(shape)), np.int64)
+
+
+def _offsets(coder: Coder, channels: npt.NDArray[np.int64]) -> Floats:
+    """What a quantiser adds before it rounds, in units of x: its zero point, and a half."""
+    if isinstance(coder, Thresholds):
+        return np.zeros(channels.shape)
+    scale, zero = (
+        np.resize(np.array([float(v) for v in part]), coder.channels)
+        for part in (coder.scale, coder.zero_point)
+    )
+    return np.asarray(scale * (np.abs(zero) + 0.5))[channels]
 
 
 def _boundaries(
@@ -164,6 +206,9 @@ class _Errors:
         propagated: Floats
         if is_quantiser(node):
             propagated = np.zeros(exact.shape)
+            if MultiThreshold.matches(node):  # the scaled count rounds before the bias is added
+                scaled = exact - MultiThreshold.read(node).out_bias
+                propagated = np.where(_representable(scaled), 0.0, SINGLE * np.abs(scaled))
         elif node.op_type == "MatMul":
             self.bound[value] = self._matmul(node, known[0], unit)
             return
@@ -173,7 +218,8 @@ class _Errors:
             propagated = self.bound[known[0]].reshape(exact.shape)
         else:
             propagated = self._step(node, known[0], exact, unit)
-        self.bound[value] = propagated + np.where(_representable(exact), 0.0, unit * np.abs(exact))
+        rounded = unit * np.abs(exact) + SMALLEST
+        self.bound[value] = propagated + np.where(_representable(exact), 0.0, rounded)
         self.bound[value] += np.where(propagated > 0, unit * propagated, 0.0)
 
     def _step(self, node: Node, source: Value, exact: Floats, unit: float) -> Floats:

@@ -85,8 +85,8 @@ class Quant:
         if np.any(zero_point != np.round(zero_point)):
             raise reject("HQC102", "the zero point is not an integer", where=location_of(node))
         found = cls(
-            scale=scale,
-            zero_point=zero_point.astype(np.int64),
+            scale=_one_if_equal(scale),
+            zero_point=_one_if_equal(zero_point.astype(np.int64)),
             bits=_bit_width(node, bits),
             signed=bool(_int(node, "signed", 1)),
             narrow=bool(_int(node, "narrow", 0)),
@@ -214,6 +214,11 @@ def power_of_two(scale: Array) -> int | None:
     return int(exponent) - 1 if mantissa == 0.5 else None
 
 
+def _one_if_equal(array: Array) -> Array:
+    """A scalar where every element is the same: per channel in name only."""
+    return array.reshape(-1)[0].reshape(()) if np.all(array == array.flat[0]) else array
+
+
 def exact(array: Array) -> list[Fraction]:
     """The elements of a float array as exact rationals, flattened."""
     return [Fraction(float(x)) for x in np.asarray(array, np.float64).ravel()]
@@ -255,7 +260,8 @@ def _check_layout(node: Node, rows: int) -> None:
     if axis != 1 or (isinstance(shape[1], int) and shape[1] != rows):
         raise reject(
             "HQC102",
-            f"{rows} rows of thresholds on axis {axis} of {shape}",
+            f"{rows} rows of thresholds on axis {axis} of {shape}"
+            + (", channels last" if axis == len(shape) - 1 > 1 else ""),
             where=location_of(node),
             helps=("give thresholds (C, K) for channels on axis 1: data_layout NC, NCW, NCHW",),
         )

@@ -273,7 +273,8 @@ def partition(model: Model) -> Partition:
     inputs, heads, head_nodes = [], {}, set()
     for node, (graph_input, chain) in firsts.items():
         value = node.outputs[0]
-        inputs.append(_port(value, str(graph_input.name), not chain.steps))
+        own_units = Quant.matches(node) and not chain.steps
+        inputs.append(_port(value, str(graph_input.name), own_units))
         heads[str(value.name)] = (chain, node)
         head_nodes.add(node)
         head_nodes.update(_upstream(node))
@@ -328,7 +329,9 @@ class FloatTail:
 
     def __init__(self, model: Model, tail: tuple[Node, ...], entries: list[str]):
         self._outputs = [str(v.name) for v in model.graph.outputs]
-        self._session = _session(model, tail, entries, self._outputs) if tail else None
+        produced = {str(v.name) for node in tail for v in node.outputs}
+        needed = not produced.isdisjoint(self._outputs)
+        self._session = _session(model, tail, entries, self._outputs) if needed else None
 
     def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Graph outputs from the exact values (float64) that enter the tail."""

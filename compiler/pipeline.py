@@ -172,15 +172,15 @@ class _Manager:
         self.on_event: Callable[[PassEvent], None] | None = None
         self._folder = reproducers
         self._inputs = _inputs(model, samples, seed, count) if count else {}
-        self._trace: dict[Value, Exact] = {}
+        self._trace: dict[str, Exact] = {}
         self._want: dict[str, Array] = {}
         if count:
             self._remember()
 
     def _remember(self) -> None:
         reference = Reference(self.model)
-        self._trace = reference.trace(self._inputs)
-        self._want = reference.finish(self._trace)
+        trace = reference.trace(self._inputs)
+        self._trace, self._want = _named(trace), reference.finish(trace)
 
     def run(self, pass_: Pass, step: Step) -> int:
         """Run and judge one pass; the number of rewrites."""
@@ -255,7 +255,7 @@ class _Manager:
                 "HQC303", f"what {pass_.name} left cannot be run: {reason}", step, before
             ) from error
         self._compare(pass_, step, before, got, trace)
-        self._trace, self._want = trace, got
+        self._trace, self._want = _named(trace), got
         return len(next(iter(self._inputs.values())))
 
     def _compare(
@@ -338,11 +338,16 @@ def _lsb(got: Array | None, want: Array, unit: Array) -> float:
         return float(np.max(np.where(gap == 0, 0.0, gap / unit), initial=0))
 
 
-def _unit(name: str, want: Array, trace: Mapping[Value, Exact]) -> Array:
+def _named(trace: Mapping[Value, Exact]) -> dict[str, Exact]:
+    """A trace by the names that values have now: passes rename them."""
+    return {str(value.name): tensor for value, tensor in trace.items()}
+
+
+def _unit(name: str, want: Array, trace: Mapping[str, Exact]) -> Array:
     """One step of an output's grid; of what the host computes, the smallest gap that was seen."""
-    for value, tensor in trace.items():
-        if value.name == name and (grid := tensor.chain.affine) is not None:
-            return np.array([float(abs(a)) for a in grid.a]).reshape(-1, *(1,) * (want.ndim - 2))
+    grid = trace[name].chain.affine if name in trace else None
+    if grid is not None:
+        return np.array([float(abs(a)) for a in grid.a]).reshape(-1, *(1,) * (want.ndim - 2))
     return np.asarray(np.diff(np.unique(want)).min(initial=np.inf) if np.ptp(want) else 0.0)
 
 

@@ -19,8 +19,8 @@ rounding may do; where neither does, the thresholds themselves remain (`MultiThr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ from hqc.types import INT64_BITS, Codes, Rounding, round_shift
 
 #: Shifts beyond this are not worth a multiplier; thresholds take over.
 MAX_SHIFT = 40
+#: Multipliers tried per shift, fewest bits first.
+CANDIDATES = 8
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ class Dyadic:
 
     @property
     def bits(self) -> int:
-        """Bits of the widest multiplier's magnitude."""
-        return int(np.max(np.abs(self.multiplier), initial=0)).bit_length()
+        """Bits of the widest multiplier's magnitude, without the zeros that all of them end in."""
+        widest = int(np.max(np.abs(self.multiplier), initial=0))
+        shared = int(np.bitwise_or.reduce(self.multiplier))
+        return widest.bit_length() - ((shared & -shared).bit_length() - 1 if shared else 0)
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,6 @@ def smallest_dyadic(
     f: StepFunction,
     lo: npt.NDArray[np.int64],
     hi: npt.NDArray[np.int64],
-    slopes: list[float],
     rounding: Rounding,
 ) -> Dyadic | None:
     """The requantiser with the fewest multiplier bits that equals `f` on lo <= n <= hi.
@@ -144,7 +147,6 @@ def smallest_dyadic(
     Args:
         f: exact step function, C channels.
         lo, hi: (C,) proven range of the accumulator, per channel.
-        slopes: real multiplier per channel (any sign), from where the search starts.
         rounding: the quantiser's own mode, tried where no floor exists.
 
     Returns:
@@ -155,7 +157,7 @@ def smallest_dyadic(
         modes.append(rounding)
     cut = [corners(f, c, int(lo[c]), int(hi[c])) for c in range(len(lo))]
     for mode in modes:
-        found = [_channel(c, abs(s), mode) for (_, c), s in zip(cut, slopes, strict=True)]
+        found = [_channel(c, mode) for _, c in cut]
         if all(x is not None for x in found):
             pairs = [x for x in found if x is not None]
             return _join(f, cut, pairs, mode)
@@ -191,58 +193,65 @@ def fewest_bits(low: int, high: int) -> int:
     return best
 
 
-def _channel(c: Corners, slope: float, mode: Rounding) -> tuple[int, int] | None:
-    """Smallest (m, e) of one channel, slope taken positive; None beyond `MAX_SHIFT`."""
+def _channel(c: Corners, mode: Rounding) -> tuple[int, int] | None:
+    """Fewest-bit (m, e) of one growing channel; None beyond `MAX_SHIFT`."""
     if c.constant is not None:
         return 0, 0
-    interval = multiplier_interval(c, slope)
+    interval = multiplier_interval(c)
     if interval is None:
         return None
     low, high = interval
     for shift in range(MAX_SHIFT + 1):
-        first = max(0, math.ceil(math.ldexp(low, shift) * (1 - 1e-12)))
-        last = math.floor(math.ldexp(high, shift) * (1 + 1e-12))
-        if first > last:
-            continue
-        simplest = fewest_bits(first, min(last, max(first, 2 * first - 1)))
-        for m in (simplest, *range(first, min(last, first + 8) + 1)):
-            if offsets(c, m, shift, mode) is not None:
-                return m, shift
+        first, last = max(1, math.ceil(low * 2**shift)), math.floor(high * 2**shift)
+        tried = range(first, min(last, max(2 * first - 1, first + CANDIDATES)) + 1)
+        for m in sorted(tried, key=significant_bits)[:CANDIDATES]:
+            if mode is Rounding.FLOOR and Fraction(m, 2**shift) in interval:
+                continue  # at the ends no offset remains
+            for finer in range(MAX_SHIFT + 1 - shift):  # until one of the offsets is an integer
+                if offsets(c, m << finer, shift + finer, mode) is not None:
+                    return m << finer, shift + finer
     return None
 
 
-def multiplier_interval(c: Corners, slope: float) -> tuple[float, float] | None:
-    """Multipliers for which a real offset exists, as float64 bounds slightly too wide.
+def significant_bits(m: int) -> int:
+    """Bits of a multiplier without its trailing zeros, which are wires."""
+    return (m // (m & -m)).bit_length() if m else 0
 
-    Rounding is left out (floor): half-up modes have the same interval, shifted by a half.
+
+def multiplier_interval(c: Corners) -> tuple[Fraction, Fraction] | None:
+    """The multipliers for which a real offset exists, ends included; None if there are none.
+
+    A requantiser is a line that passes on or above the points (above, codes) and below the points
+    (below, codes_below), so its slope lies between those of the lines through one point of each.
+    Only the hulls of the two sets matter. Rounding is left out (floor): the half modes have the
+    same interval, shifted by a half, and may include its ends.
     """
-    above, codes = c.above.astype(np.float64), c.codes.astype(np.float64)
-    below, codes_below = c.below.astype(np.float64), c.codes_below.astype(np.float64)
-
-    def room(multiplier: float) -> float:
-        return float(np.min(codes_below - multiplier * below) - np.max(codes - multiplier * above))
-
-    scale = max(1.0, float(np.max(np.abs(codes_below))), slope * float(np.max(np.abs(above))))
-    slack = -1e-9 * scale
-    if room(slope) < slack:
-        return None
-    return _edge(room, slope, 0.0, slack), _edge(room, slope, math.inf, slack)
+    under = _hull(c.above.tolist(), c.codes.tolist(), 1)
+    over = _hull(c.below.tolist(), c.codes_below.tolist(), -1)
+    pairs = [(n - m, k - j) for n, k in under for m, j in over]
+    low = max((Fraction(rise, run) for run, rise in pairs if run > 0), default=Fraction(0))
+    steepest = 4 * low + 2  # where nothing bounds it: well beyond the next power of two
+    high = min((Fraction(rise, run) for run, rise in pairs if run < 0), default=steepest)
+    return (max(low, Fraction(0)), high) if low <= high else None
 
 
-def _edge(room: Callable[[float], float], inside: float, outside: float, slack: float) -> float:
-    if outside == math.inf:
-        outside = max(2 * inside, 1e-300)
-        while room(outside) >= slack and outside < 1e12:
-            inside, outside = outside, 2 * outside
-    elif room(outside) >= slack:
-        return outside
-    for _ in range(80):
-        middle = 0.5 * (inside + outside)
-        if room(middle) >= slack:
-            inside = middle
-        else:
-            outside = middle
-    return outside
+def _hull(x: list[int], y: list[int], side: int) -> list[tuple[int, int]]:
+    """Upper (side 1) or lower (side -1) convex hull of points, x ascending (Andrew's chain)."""
+    hull: list[tuple[int, int]] = []
+    for p in zip(x, y, strict=True):
+        while hull and (
+            (hull[-1][0] == p[0] and side * (p[1] - hull[-1][1]) >= 0)
+            or (len(hull) > 1 and side * _turn(hull[-2], hull[-1], p) >= 0)
+        ):
+            hull.pop()
+        if not hull or hull[-1][0] != p[0]:
+            hull.append(p)
+    return hull
+
+
+def _turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
+    """Positive if a, b, c turn left."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def digits(m: int) -> int:

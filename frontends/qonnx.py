@@ -276,13 +276,14 @@ def _quantise_inputs(model: Model, types: dict[str, FixedType]) -> tuple[Remark,
             _insert(model, value, BipolarQuant(np.ones((), np.float32)))
             remarks.append(Remark(f"input {value.name} is BIPOLAR, says the file: a 1-bit port"))
             continue
-        type_ = stated or _annotated_type(annotated) or DEFAULT_PORT
+        said = _annotated_type(annotated)
+        type_ = stated or said or DEFAULT_PORT
         if type_.overflow is Overflow.WRAP:
             type_ = FixedType(
                 type_.signed, type_.width, type_.integer, type_.rounding, Overflow.SAT
             )
         _insert(model, value, Quant.of_type(type_))
-        if stated is None and annotated:
+        if stated is None and said is not None:
             remarks.append(Remark(f"input {value.name} is {annotated}, says the file: {type_}"))
         elif stated is None:
             remarks.append(

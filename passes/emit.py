@@ -14,6 +14,7 @@ from onnx_ir import Model, Node, Value
 from hqc.chains import Affine, Chain, Rectifier, Step
 from hqc.diagnostics import reject
 from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node, set_type
+from hqc.operators import Quant
 from hqc.ranges import ChannelRange, fit, forward, value_range
 
 #: float32 holds every integer up to this many bits, and so every sum that stays below.
@@ -58,14 +59,17 @@ class Emitter:
         self._wanted[out] = str(out.name)
         out.name = fresh_name(self.graph, str(out.name))
         node.name = out.name
-        if any(v is not None and v.dtype == onnx_ir.DataType.DOUBLE for v in node.inputs):
-            out.type = onnx_ir.TensorType(onnx_ir.DataType.DOUBLE)  # types are shared objects
         if self._here is not None:
             derive((node,), self._here, self._by)
             self.graph.insert_before(self._here, node)
         else:
             self.graph.append(node)
         self.ranges[out] = forward(node, self.ranges)
+        if any(v is not None and v.dtype == onnx_ir.DataType.DOUBLE for v in node.inputs):
+            # a Quant gives float32, whatever it takes
+            narrow = Quant.matches(node) and self.ranges[out].joined.magnitude_bits <= SINGLE_BITS
+            kind = onnx_ir.DataType.FLOAT if narrow else onnx_ir.DataType.DOUBLE
+            out.type = onnx_ir.TensorType(kind)  # types are shared objects
         return out
 
     def settle(self) -> None:

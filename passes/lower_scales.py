@@ -7,16 +7,17 @@ from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir as onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.chains import Affine, Chain, Rectifier
-from hqc.diagnostics import reject
-from hqc.execute import column_units
+from hqc.diagnostics import HqcError, reject
+from hqc.execute import column_units, common_unit, offset_sums
 from hqc.ir import State, location_of
 from hqc.operators import is_quantiser
 from hqc.partition import LINEAR, computed_nodes, first_quantisers, host_tail
 from hqc.passes.dce import remove_unused
-from hqc.passes.emit import Emitter, Form
+from hqc.passes.emit import SINGLE_BITS, Emitter, Form
 from hqc.passes.requantisers import lower_port, lower_quantiser
 from hqc.passes_api import Outcome, Pass, Remark
 from hqc.semantics import (
@@ -25,6 +26,9 @@ from hqc.semantics import (
     grid_constant,
     is_pass_through,
 )
+
+#: Two tensors are added where their scales are at most this many times a common one.
+MAX_RATIO = 256
 
 
 @dataclass(frozen=True)
@@ -121,20 +125,44 @@ def _reshape(emitter: Emitter, node: Node, form: Form) -> Form:
 
 
 def _rectify(emitter: Emitter, node: Node, form: Form) -> Form:
-    """Make a pending rectifier a node, where its input needs no offset."""
+    """Make pending rectifiers nodes, where the offsets before them lie on the value's grid."""
     if form.chain.affine is not None:
         return form
-    chain = form.chain.steps
-    scale = Affine.of()
-    for step in chain:
+    steps, value, scale = form.chain.steps, form.value, Affine.of()
+    last = max(i for i, step in enumerate(steps) if isinstance(step, Rectifier))
+    for step in steps[: last + 1]:
         if isinstance(step, Affine):
-            if any(step.b) or min(step.a) <= 0:
-                raise reject(
-                    "HQC205", "a rectified sum without a quantiser", where=location_of(node)
-                )
             scale = scale.then(step)
-    new = emitter.node("Relu", (form.value,), form.value, "_relu")
-    return Form(emitter.add(new), Chain().then(scale))
+            if min(scale.a) <= 0:
+                raise _not_rectified(node)
+            shift = _divided(scale)  # a * x + b = a * (x + b / a)
+            scale = Affine(scale.a, (Fraction(0),))
+            step = shift
+        if not isinstance(step, Affine) or any(step.b):
+            moved = emitter.exact_step(value, step, str(node.name))
+            if moved is None:
+                raise _not_rectified(node)
+            value = moved
+    chain = Chain().then(scale)
+    for step in steps[last + 1 :]:
+        chain = chain.then(step)
+    return Form(value, chain)
+
+
+def _divided(affine: Affine) -> Affine:
+    """x -> x + b / a, for x -> a * x + b."""
+    channels = range(max(len(affine.a), len(affine.b)))
+    pairs = [affine.at(c) for c in channels]
+    return Affine(tuple(Fraction(1) for _ in pairs), tuple(b / a for a, b in pairs))
+
+
+def _not_rectified(node: Node) -> HqcError:
+    return reject(
+        "HQC205",
+        "a rectified sum without a quantiser",
+        where=location_of(node),
+        helps=("put a quantiser behind the rectifier",),
+    )
 
 
 def _matmul(emitter: Emitter, node: Node, form: Form) -> Form:
@@ -150,7 +178,7 @@ def _matmul(emitter: Emitter, node: Node, form: Form) -> Form:
         )
     form = _rectify(emitter, node, form)
     affine = form.chain.affine
-    if affine is None or not affine.is_scalar:
+    if affine is None or not affine.has_one_factor:
         raise reject(
             "HQC205",
             f"{node.name} sums over channels of different scales",
@@ -165,10 +193,8 @@ def _matmul(emitter: Emitter, node: Node, form: Form) -> Form:
             notes=("linear layers take (batch, features) and weights (features, outputs)",),
         )
     codes, scales = column_units(weight.codes, weight.scale)
-    a, b = affine.at(0)
-    total = tuple(a * s for s in scales)
-    sums = codes.sum(axis=0)
-    offset = tuple(b * int(n) * s for n, s in zip(sums, scales, strict=True))
+    total = tuple(affine.a[0] * s for s in scales)
+    offset = offset_sums(codes, scales, affine)
     if all(_is_power_of_two(t) for t in total):
         values = codes * np.array([float(t) for t in total])
         rest = Affine((Fraction(1),), offset)
@@ -189,23 +215,51 @@ def _is_power_of_two(x: Fraction) -> bool:
 def _merge(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
     x, y = _rectify(emitter, node, x), _rectify(emitter, node, y)
     first, second = x.chain.affine, y.chain.affine
-    if (
-        node.op_type != "Add"
-        or first is None
-        or second is None
-        or not first.is_scalar
-        or first.at(0)[0] != second.at(0)[0]
-        or not second.is_scalar
-    ):
+    unit = None
+    if first is not None and second is not None:
+        unit = _common_scale({*first.a, *second.a})
+    if node.op_type != "Add" or first is None or second is None or unit is None:
         raise reject(
             "HQC205",
             f"{node.op_type} of two tensors on different scales",
             where=location_of(node),
             helps=("requantise both to one scale before adding them",),
         )
-    new = emitter.node("Add", (x.value, y.value), node.outputs[0], "")
-    offset = first.at(0)[1] + second.at(0)[1]
-    return Form(emitter.add(new), Chain().then(Affine.of(first.at(0)[0], offset)))
+    terms = [
+        _times(emitter, node, form.value, affine.a[0] / unit)
+        for form, affine in ((x, first), (y, second))
+    ]
+    one, two = (emitter.ranges[v].joined for v in terms)
+    bits = (one + two).magnitude_bits
+    if any(v.dtype == onnx_ir.DataType.DOUBLE for v in terms):
+        bits = max(bits, SINGLE_BITS + 1)
+    terms = [emitter.widen(v, bits) for v in terms]
+    new = emitter.node("Add", terms, node.outputs[0], "")
+    total = Affine((unit,), first.add_offsets(second))
+    return Form(emitter.add(new), Chain().then(total))
+
+
+def _common_scale(factors: set[Fraction]) -> Fraction | None:
+    """A scale of which all of these are small integers or powers of two, if there is one."""
+    if all(_is_power_of_two(abs(f)) for f in factors):
+        return Fraction(1)
+    if len(factors) == 1:
+        return next(iter(factors))
+    if not all(factors):
+        return None
+    unit = common_unit(tuple(abs(f) for f in factors))
+    return unit if all(abs(f / unit) <= MAX_RATIO for f in factors) else None
+
+
+def _times(emitter: Emitter, node: Node, value: Value, factor: Fraction) -> Value:
+    """A value times an integer or a power of two, exactly."""
+    if factor == 1:
+        return value
+    if not _is_power_of_two(abs(factor)):
+        bits = emitter.ranges[value].joined.magnitude_bits + factor.numerator.bit_length()
+        value = emitter.widen(value, bits)
+    constant = emitter.constant(f"{node.name}_factor", np.array(float(factor)), like=value)
+    return emitter.add(emitter.node("Mul", (value, constant), value, "_rescale"))
 
 
 def _hand_over(emitter: Emitter, model: Model, forms: dict[Value, Form], tail: set[Node]) -> None:
@@ -230,6 +284,9 @@ def _hand_over(emitter: Emitter, model: Model, forms: dict[Value, Form], tail: s
 
 def _real(emitter: Emitter, form: Form, like: Value, name: str, *, own_node: bool) -> Value:
     """The value that a form stands for, as a float tensor of the graph."""
+    node = like.producer()
+    if node is not None:
+        form = _rectify(emitter, node, form)
     value = form.value
     steps = list(form.chain.steps)
     while steps and (done := emitter.exact_step(value, steps[0], f"{name}_exact")) is not None:

@@ -117,8 +117,7 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
     f = step_function(chain, coder, channels)
     dyadic = None
     if isinstance(coder, Quantiser) and _saturates(f):
-        slopes = [float(abs(chain.slope(c) / coder.grid().at(c)[0])) for c in range(channels)]
-        dyadic = smallest_dyadic(f, lo, hi, slopes, coder.rounding)
+        dyadic = smallest_dyadic(f, lo, hi, coder.rounding)
     if dyadic is not None and (
         dyadic.bits > max_bits or _product_bits(dyadic, known) > DOUBLE_BITS
     ):

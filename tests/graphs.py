@@ -26,7 +26,7 @@ def random_graph(seed: int, features: Collection[str] = FEATURES) -> onnx.ModelP
     outputs = [_head(w, x)]
     if w.has("two_outputs", 0.2):
         outputs.append(_head(w, x) if w.rng.random() < 0.5 else x)
-    return _model(w, outputs)
+    return finish(w, outputs)
 
 
 def graphs() -> st.SearchStrategy[onnx.ModelProto]:
@@ -94,12 +94,12 @@ def _layer(w: Writer, x: Tensor) -> Tensor:
 
 def _sum(w: Writer, one: Tensor, two: Tensor, like: Tensor) -> Tensor:
     """Both on one grid, or not, added up."""
-    if w.has("float_residual", 0.3):
+    if w.has("float_residual", 0.1):
         return w.activation(w.op("Add", [one.name, two.name], one.values + two.values))
     scale = w.scale(0.1)
     bits = int(w.rng.integers(2, 9))
     zero = float(w.rng.integers(-2, 3)) if w.has("zero_point", 0.2) else 0.0
-    other = w.scale(0.2) if w.has("residual_scales", 0.3) else scale
+    other = w.scale(0.2) if w.has("residual_scales", 0.1) else scale
     q1 = w.quant(one.name, one.values, scale, zero, bits, signed=True)
     q2 = w.quant(two.name, two.values, other, zero, bits + int(w.rng.integers(3)), signed=True)
     if w.has("relu", 0.2):
@@ -127,7 +127,8 @@ def _head(w: Writer, x: Tensor) -> Tensor:
     return out
 
 
-def _model(w: Writer, outputs: list[Tensor]) -> onnx.ModelProto:
+def finish(w: Writer, outputs: list[Tensor]) -> onnx.ModelProto:
+    """What has been written, as a file."""
     names = dict.fromkeys(t.name for t in outputs)
     known = {info.name: info for info in w.infos}
     graph = helper.make_graph(

@@ -177,7 +177,7 @@ def random_net(seed: int, *, dyadic: bool, layers: int = 2, width: int = 4) -> N
             x = net.thresholds(x, np.sort(rng.integers(-9, 9, (n_out, 3)) / 8, axis=1))
         else:
             signed = int(rng.integers(0, 2))
-            modes = [r for r in ("ROUND", "HALF_UP", "HALF_DOWN", "FLOOR", "DOWN", "CEIL", "UP")]
+            modes = ("ROUND", "HALF_UP", "HALF_DOWN", "FLOOR", "DOWN", "CEIL", "UP")
             zero = float(rng.integers(-3, 4)) if rng.random() < 0.2 else 0.0
             narrow = int(rng.integers(0, 2))
             x = net.quant(

@@ -1,0 +1,233 @@
+"""The registry: names and options of passes, states, plug-ins of installed packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import onnx_ir as onnx_ir
+import pytest
+from onnx_ir import Model
+from wrong_passes import (
+    BUILTIN,
+    Demanding,
+    Picky,
+    Settles,
+    net,
+    one,
+    refused,
+)
+
+from hqc import ir, pipeline
+from hqc.diagnostics import Exit, HqcError
+from hqc.passes_api import Outcome, Pass
+from hqc.registry import Registry
+from hqc.text import parse_pipeline
+
+PLUGIN = Path(__file__).parent / "plugins" / "wrong_pass"
+# --- names and options --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("no-such-pass", "no pass is called no-such-pass"),
+        ("picky{size=1}", "no option size"),
+        ("picky{limit=1.5}", "limit as int"),
+        ("picky{limit=true}", "limit as int"),
+        ("picky{loud=1}", "loud as bool"),
+        ("picky{label-text=3}", "label-text as str"),
+        ("picky{ratio=half}", "ratio as float"),
+        ("picky{limit=-1}", "limit is negative"),
+        ("repeat(dce,repeat(picky{size=1}))", "no option size"),
+    ],
+)
+def test_bad_names_and_options_are_found_before_anything_runs(
+    text: str, word: str, tmp_path: Path
+) -> None:
+    model = net()
+    before = ir.to_bytes(model)
+    error = refused("HQC301", Picky, tmp_path, model, f"fold-quantizers,{text}")
+    assert word in str(error)
+    assert error.exit is Exit.USAGE
+    assert ir.to_bytes(model) == before
+
+
+def test_a_missing_option_is_named(tmp_path: Path) -> None:
+    assert "limit" in str(refused("HQC301", Demanding, tmp_path))
+    assert one(Demanding, net(), tmp_path, "demanding{limit=2}").records
+
+
+def test_options_are_converted(tmp_path: Path) -> None:
+    text = 'picky{limit=7,loud=true,ratio=2,label-text="b c"}'
+    (record,) = one(Picky, net(), tmp_path, text).records
+    assert record.remarks[0].message == "7 True 2.0 b c"
+    assert record.step == text
+
+
+@pytest.mark.parametrize("text", ["propagate-precision", "lower-scales,lower-scales"])
+def test_passes_in_the_wrong_state(text: str, tmp_path: Path) -> None:
+    refused("HQC304", Settles, tmp_path, text=f"fold-quantizers,{text}")
+
+
+# --- registry and plug-ins ----------------------------------------------------------------------
+
+
+def test_the_builtin_registry() -> None:
+    assert {str(step) for step in parse_pipeline(pipeline.DEFAULT)} <= set(BUILTIN.passes)
+    assert {"vitis", "catapult"} <= set(BUILTIN.backends)
+    assert {"qonnx", "torch", "brevitas"} <= set(BUILTIN.frontends)
+    for name, kind in BUILTIN.passes.items():
+        assert kind.name == name
+        assert kind.summary().endswith((".", ":"))
+
+
+def test_registries_are_values() -> None:
+    more = BUILTIN.with_pass(Picky)
+    assert "picky" in more.passes
+    assert "picky" not in BUILTIN.passes
+    assert more.with_pass(Picky).passes == more.passes
+
+
+class Impostor(Picky):
+    """Another class of the same name."""
+
+
+class Nameless(Picky):
+    """No name."""
+
+    name: ClassVar[str] = ""
+
+
+class Unfinished(Pass):
+    """Implements nothing."""
+
+    name: ClassVar[str] = "unfinished"
+
+
+@pytest.mark.parametrize("wrong", [Impostor, Nameless, Unfinished, int, "text"])
+def test_what_is_no_pass_or_has_a_taken_name_is_refused(wrong: type[Pass]) -> None:
+    with pytest.raises(HqcError, match="HQC305"):
+        BUILTIN.with_pass(Picky).with_pass(wrong)
+
+
+def test_clashes_of_backends_and_frontends() -> None:
+    backend = BUILTIN.backends["vitis"]
+    assert BUILTIN.with_backend(backend).backends == BUILTIN.backends
+    with pytest.raises(HqcError, match="HQC305"):
+        BUILTIN.with_frontend("qonnx", lambda: None)
+    with pytest.raises(HqcError, match="HQC305"):
+        BUILTIN.with_backend(type(backend)())
+
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a distribution with entry points into a folder that Python looks into."""
+    site = tmp_path / "site"
+    site.mkdir()
+
+    def make(points: dict[str, str], module: str = "") -> Path:
+        info = site / "wrong_pass-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong-pass\nVersion: 1.0\n")
+        groups: dict[str, list[str]] = {}
+        for name, target in points.items():
+            group, _, point = name.partition(":")
+            groups.setdefault(group, []).append(f"{point} = {target}")
+        text = "".join(f"[{g}]\n" + "\n".join(lines) + "\n" for g, lines in groups.items())
+        (info / "entry_points.txt").write_text(text)
+        if module:
+            (site / "broken_plugin.py").write_text(module)
+        else:
+            shutil.copy(PLUGIN / "wrong_pass.py", site)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    yield make
+    for name in ("wrong_pass", "broken_plugin"):
+        sys.modules.pop(name, None)
+
+
+def test_an_installed_wrong_pass_is_caught_and_its_reproducer_fails_again(
+    install: Install, tmp_path: Path
+) -> None:
+    """The whole way: a package, its entry point, the contract, and the command it leaves."""
+    site = install({"hqc.passes:round-weights": "wrong_pass:RoundWeights"})
+    registry = Registry.default()
+    assert "round-weights" in registry.passes
+    folder = tmp_path / "found"
+    with pytest.raises(HqcError) as found:
+        pipeline.run(
+            net(),
+            parse_pipeline("dce,round-weights{layer=1},fold-quantizers"),
+            registry,
+            reproducers=folder,
+        )
+    assert found.value.diagnostics[0].code == "HQC303"
+    assert "round-weights" in found.value.diagnostics[0].message
+    (directory,) = folder.iterdir()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    ended = subprocess.run(
+        ["sh", str(directory / "command.sh")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == Exit.REJECTED, ended.stderr
+    assert "HQC303" in ended.stderr
+    assert "round-weights changed the model" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("points", "module"),
+    [
+        ({"hqc.passes:a": "broken_plugin:Missing"}, "x = 1"),
+        ({"hqc.passes:a": "broken_plugin:x"}, "x = 1"),
+        ({"hqc.passes:a": "broken_plugin:x"}, "import no_such_module"),
+        ({"hqc.passes:a": "broken_plugin:x"}, "x = (1"),
+        ({"hqc.backends:a": "broken_plugin:x"}, "x = 1"),
+        ({"hqc.frontends:qonnx": "broken_plugin:x"}, "def x(): pass"),
+    ],
+)
+def test_broken_plugins_are_named(points: dict[str, str], module: str, install: Install) -> None:
+    install(points, module)
+    with pytest.raises(HqcError) as found:
+        Registry.default()
+    assert found.value.diagnostics[0].code == "HQC305"
+    name = next(iter(points)).partition(":")[2]
+    assert name in str(found.value)
+
+
+def test_plugins_with_one_name_clash(install: Install) -> None:
+    install(
+        {
+            "hqc.passes:one": "wrong_pass:RoundWeights",
+            "hqc.frontends:extra": "wrong_pass:RoundWeights",
+        }
+    )
+    registry = Registry.default()
+    assert "extra" in registry.frontends
+
+    @dataclass(frozen=True)
+    class Same(Pass):
+        """Has the plug-in's name."""
+
+        name: ClassVar[str] = "round-weights"
+
+        def rewrite(self, model: Model) -> Outcome:
+            return Outcome(model)
+
+    with pytest.raises(HqcError, match="HQC305"):
+        registry.with_pass(Same)
