@@ -24,7 +24,9 @@ CHUNK = 12
 @pytest.mark.parametrize("chunk", range(5))
 def test_random_networks_agree_everywhere(chunk: int, tmp_path: Path) -> None:
     seeds = range(chunk * CHUNK, (chunk + 1) * CHUNK)
-    found = [check(random_graph(s), tmp_path, samples=40, seed=s) for s in seeds]
+    found = [
+        check(random_graph(s), tmp_path, samples=32, seed=s, contracts=s % 4 == 0) for s in seeds
+    ]
     compiled = [f for f in found if not f.refused]
     assert len(compiled) >= CHUNK // 3
     assert all(f.states == 10 and f.compared for f in compiled)
