@@ -62,6 +62,20 @@ class Affine:
             self.b[channel if len(self.b) > 1 else 0],
         )
 
+    @property
+    def in_floats(self) -> tuple[tuple[str, tuple[Fraction, ...]], ...]:
+        """The map as "Add" and "Mul" steps that round least in floating point.
+
+        a * (x + b / a) where b / a is a short dyadic (a zero point): then x + b / a is exact, and
+        what cancels cancels to zero. Otherwise a * x + b.
+        """
+        n = max(len(self.a), len(self.b))
+        pairs = [self.at(c) for c in range(n)]
+        offsets = tuple(b / a if a else Fraction(-1, 3) for a, b in pairs)
+        if all(_is_short(r) for r in offsets):
+            return (("Add", offsets), ("Mul", self.a))
+        return (("Mul", self.a), ("Add", self.b))
+
     def then(self, after: Affine) -> Affine:
         """The map that applies this one first."""
         n = max(len(self.a), len(self.b), len(after.a), len(after.b))
@@ -70,6 +84,13 @@ class Affine:
             tuple(a2 * a1 for (a1, _), (a2, _) in pairs),
             tuple(a2 * b1 + b2 for (_, b1), (a2, b2) in pairs),
         )
+
+
+def _is_short(r: Fraction) -> bool:
+    """Whether a rational is a dyadic of up to 32 significant bits."""
+    n, d = abs(r.numerator), r.denominator
+    odd = n // (n & -n) if n else 0
+    return d & (d - 1) == 0 and odd.bit_length() <= 32
 
 
 @dataclass(frozen=True)

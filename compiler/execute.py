@@ -48,8 +48,10 @@ class Exact:
         for step in self.chain.steps:
             if isinstance(step, Rectifier):
                 x = np.maximum(x, 0.0)
-            else:
-                x = x * _column(step.a, x.ndim) + _column(step.b, x.ndim)
+                continue
+            for op, numbers in step.in_floats:
+                column = _column(numbers, x.ndim)
+                x = x + column if op == "Add" else x * column
         return x
 
 

@@ -100,7 +100,8 @@ def run(
         model: in the state that the first pass needs.
         steps: from `hqc.text.parse_pipeline`.
         registry: where the passes come from.
-        samples: the user's own inputs, checked beside the generated ones.
+        samples: the user's own inputs; the first `check_samples` are checked beside the
+            generated ones.
         seed: of the generated samples.
         check_samples: how many are generated.
         verify: check structure, types and contracts after each pass.

@@ -165,8 +165,8 @@ class Emitter:
         value = self._cast(x, onnx_ir.DataType.DOUBLE, f"{name}_codes")
         for step in steps:
             assert isinstance(step, Affine)
-            for op, numbers, unit in (("Mul", step.a, 1), ("Add", step.b, 0)):
-                if set(numbers) != {Fraction(unit)}:
+            for op, numbers in step.in_floats:
+                if set(numbers) != {Fraction(op == "Mul")}:
                     array = np.array([float(v) for v in numbers], np.float64)
                     other = add_constant(
                         self.graph, f"{name}_{op.lower()}", array if array.size > 1 else array[0]

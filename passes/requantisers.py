@@ -67,7 +67,7 @@ def lower_port(emitter: Emitter, node: Node, chain: Chain) -> Form:
         raise reject(
             "HQC203",
             f"an input quantiser that rounds {quant.rounding.value}"
-            + (" to a narrow unsigned range" if quant.narrow else ""),
+            + (" to a narrow range" if quant.narrow else ""),
             where=location_of(node),
             helps=("use rounding ROUND and narrow=0 at the input",),
         )

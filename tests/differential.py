@@ -53,7 +53,8 @@ def check(
 ) -> Agreement:
     """Compile a network and compare every executor on every state; assert that all agree.
 
-    `contracts` lets the pass manager check each pass, too. Refusals are reported; they must carry a code that blames the model.
+    `contracts` lets the pass manager check each pass, too. Refusals are
+    reported; they must carry a code that blames the model.
     """
     found = Agreement()
     try:
