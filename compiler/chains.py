@@ -98,7 +98,12 @@ class Rectifier:
     """x -> max(0, x)."""
 
 
-Step = Affine | Rectifier
+@dataclass(frozen=True)
+class Single:
+    """x -> the nearest float32, ties to even: a host that computes a product in float32."""
+
+
+Step = Affine | Rectifier | Single
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class Chain:
                 step = steps.pop().then(step)  # type: ignore[union-attr]
             if step.is_identity:
                 return Chain(tuple(steps))
-        elif steps and isinstance(steps[-1], Rectifier):
+        elif steps and steps[-1] == step:
             return self
         return Chain((*steps, step))
 
@@ -149,6 +154,9 @@ class Chain:
                 if bound.holds(Fraction(0)) == bound.upward:
                     return bound.upward  # met by 0, hence by all; or not met by 0 nor above
                 continue
+            if isinstance(step, Single):
+                bound = bound.before_single()
+                continue
             a, b = step.at(channel)
             if a == 0:
                 return bound.holds(b)
@@ -170,6 +178,19 @@ class Bound:
         if x == self.value:
             return self.inclusive
         return (x > self.value) == self.upward
+
+    def before_single(self) -> Bound:
+        """The condition on x under which x, rounded to float32, meets this one."""
+        step = math.inf if self.upward else -math.inf
+        first = np.float32(float(self.value))
+        if not math.isfinite(first):
+            return self
+        while not self.holds(Fraction(float(first))):
+            first = np.nextafter(first, np.float32(step))
+        while self.holds(Fraction(float(below := np.nextafter(first, np.float32(-step))))):
+            first = below
+        midpoint = (Fraction(float(first)) + Fraction(float(below))) / 2
+        return Bound(midpoint, int(first.view(np.uint32)) % 2 == 0, self.upward)
 
     def integer(self) -> int:
         """The outermost integer that meets it: smallest if upward, else largest."""

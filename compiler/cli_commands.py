@@ -21,6 +21,7 @@ def compile_command(options: Namespace, console: Console) -> Result:
         options.model,
         options.backend,
         options.output,
+        hawq_model=options.hawq_model,
         samples=options.samples,
         watch=console.watch,
         pipeline=options.pipeline,

@@ -22,7 +22,7 @@ def show_command(options: Namespace, console: Console) -> Result:
     from hqc.driver import load
     from hqc.text import print_module
 
-    text = print_module(load(path))
+    text = print_module(load(path, hawq_model=options.hawq_model))
     return Result(text.rstrip(), {"model": path.name, "text": text})
 
 
@@ -67,6 +67,7 @@ def opt_command(options: Namespace, console: Console) -> Result:
         raise usage(f"{options.output}: the graph goes to .onnx or .hqir")
     loaded, given = driver.prepare(
         options.model,
+        hawq_model=options.hawq_model,
         samples=options.samples,
         quantise=options.quantise,
         input_types=parse_input_types(options.input_type),

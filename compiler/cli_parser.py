@@ -116,12 +116,21 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-_MODEL = ".onnx (QONNX), .pt2/.pt (torch.export.save), or .hqir"
+_MODEL = ".onnx (QONNX), .pt2/.pt (torch.export.save), .pt (HAWQ state dict), or .hqir"
+
+
+def _hawq_model(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--hawq-model",
+        metavar="FILE.py:NAME",
+        help="class whose forward calls the layers of a HAWQ state dict; FILE.py is run",
+    )
 
 
 def _loading(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("model")
     group.add_argument("model", metavar="MODEL", help=_MODEL)
+    _hawq_model(group)
     group.add_argument(
         "--samples", metavar="FILE", help="your own samples, .npy or .npz, in the model's units"
     )
@@ -198,6 +207,7 @@ def _opt(p: argparse.ArgumentParser) -> None:
 
 def _show(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", metavar="MODEL|DIR", help=f"{_MODEL}, or made by hqc compile")
+    _hawq_model(p)
 
 
 def _explain(p: argparse.ArgumentParser) -> None:

@@ -50,6 +50,19 @@ CODES: dict[str, str] = {
     "HQC403": "not bit-exact",
     "HQC404": "a tool is missing",
     "HQC405": "a tool failed or timed out",
+    # 6xx: HAWQ and training
+    "HQC601": "the HAWQ state dict does not fit the structure of the network",
+    "HQC602": "no exact form of a HAWQ layer exists",
+    "HQC603": "a module cannot be wrapped for quantisation-aware training",
+    "HQC604": "training does not converge to numbers",
+    "HQC605": "training data or labels do not fit the model",
+    "HQC606": "the training checkpoint does not fit",
+    # 61x: sensitivities and bit widths
+    "HQC610": "a sensitivity cannot be measured on this model or loss",
+    "HQC611": "no assignment of bit widths keeps the budgets",
+    "HQC612": "a bit width problem is not well formed",
+    "HQC613": "a saved record of sensitivities is malformed",
+    "HQC614": "the integer program was not solved to optimality",
     "HQC500": "internal error",
 }
 

@@ -65,6 +65,7 @@ def load(
     model: object,
     *,
     example_inputs: object = None,
+    hawq_model: object = None,
     input_types: Mapping[str, FixedType] | None = None,
 ) -> Model:
     """Load a model into the IR's quantised state.
@@ -73,12 +74,14 @@ def load(
         model: a path (.onnx, .pt2, .pt, .hqir), a `torch.nn.Module`, a
             `torch.export.ExportedProgram`, an `onnx.ModelProto` or an `onnx_ir.Model`.
         example_inputs: for a module: a tensor or a tuple of them, batch first.
+        hawq_model: for a HAWQ state dict: the module whose forward calls its layers, or
+            "FILE.py:NAME" for one; not needed for a plain MLP.
         input_types: types of the input quantisers, by input name.
 
     Raises:
         HqcError: what is wrong with the file or the model, with its place.
     """
-    return normalise(read(model, example_inputs), input_types).model
+    return normalise(read(model, example_inputs, hawq_model), input_types).model
 
 
 def run_passes(
@@ -134,12 +137,13 @@ def prepare(
     model: object,
     *,
     example_inputs: object = None,
+    hawq_model: object = None,
     samples: Samples | None = None,
     quantise: int | None = None,
     input_types: Mapping[str, FixedType] | None = None,
 ) -> tuple[Loaded, dict[str, arrays.Floats] | None]:
     """Load, quantise after training if a bit width says so, and normalise; and the samples."""
-    source = read(model, example_inputs)
+    source = read(model, example_inputs, hawq_model)
     given = given_samples(samples, source.model)
     if quantise is not None:
         from hqc.frontends import calibrate
@@ -154,6 +158,7 @@ def compile(
     output: str | Path | None = None,
     *,
     example_inputs: object = None,
+    hawq_model: object = None,
     samples: Samples | None = None,
     registry: Registry | None = None,
     watch: Watch = ignore,
@@ -166,6 +171,7 @@ def compile(
         backend: name of the backend, such as "vitis" or "catapult".
         output: the directory to make or replace; by default `build/NAME-BACKEND`.
         example_inputs: for a module: a tensor or a tuple of them, batch first.
+        hawq_model: see `load`.
         samples: your own samples, in the model's units: calibrate with, and compared on.
         registry: where passes and backends come from.
         watch: called at the beginning and the end of each stage.
@@ -183,6 +189,7 @@ def compile(
         loaded, given = prepare(
             model,
             example_inputs=example_inputs,
+            hawq_model=hawq_model,
             samples=samples,
             quantise=chosen.quantise,
             input_types=chosen.input_types,

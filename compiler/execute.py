@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Chain, Quantiser, Rectifier, StepFunction, step_function
+from hqc.chains import Affine, Chain, Quantiser, Rectifier, Single, StepFunction, step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, boundaries, location_of
 from hqc.operators import MultiThreshold, Quant, is_quantiser
 from hqc.partition import FloatTail, coder_of, computed_nodes, encode, host_tail
 from hqc.semantics import (
+    after_cast,
     chain_step,
     data_input,
     exact_values_known,
@@ -48,10 +49,12 @@ class Exact:
         for step in self.chain.steps:
             if isinstance(step, Rectifier):
                 x = np.maximum(x, 0.0)
-                continue
-            for op, numbers in step.in_floats:
-                column = _column(numbers, x.ndim)
-                x = x + column if op == "Add" else x * column
+            elif isinstance(step, Single):
+                x = x.astype(np.float32).astype(np.float64)
+            else:
+                for op, numbers in step.in_floats:
+                    column = _column(numbers, x.ndim)
+                    x = x + column if op == "Add" else x * column
         return x
 
 
@@ -118,7 +121,8 @@ class Reference:
         if is_quantiser(node):
             return self._quantise(node, x)
         if is_pass_through(node):
-            return _reshape(node, x)
+            moved = _reshape(node, x)
+            return Exact(moved.base, after_cast(node, moved.chain)) if x.is_real else moved
         step = chain_step(node)
         if step is None:
             raise _no_form(node)

@@ -17,7 +17,7 @@ from hqc.ir import State, state_of
 from hqc.passes_api import Remark
 from hqc.types import FixedType
 
-SUFFIXES = (".onnx", ".pt2", ".pt", ".hqir")
+SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".hqir")
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,24 @@ class Loaded:
     remarks: tuple[Remark, ...]
 
 
-def read(model: object, example_inputs: object = None) -> Source:
+def read(model: object, example_inputs: object = None, hawq_model: object = None) -> Source:
     """Read a file or translate a Python object, without normalising it.
 
     Args:
         model: a path, an `onnx_ir.Model`, an `onnx.ModelProto`, a `torch.nn.Module` or a
             `torch.export.ExportedProgram`.
         example_inputs: for a module: a tensor or a tuple of them, batch first.
+        hawq_model: for a HAWQ state dict in a .pt file: the module whose forward calls its
+            layers, or "FILE.py:NAME" for one; None for a plain MLP.
 
     Raises:
         HqcError: HQC002 for files that are not models; HQC003 for pickles; HQC001 for another
             kind of object, or a module without example inputs.
     """
     if isinstance(model, str | Path):
-        return _read_file(Path(model))
+        return _read_file(Path(model), hawq_model)
+    if hawq_model is not None:
+        raise reject("HQC001", "hawq_model is for a HAWQ state dict in a .pt file")
     if isinstance(model, Model):
         return _from_graph(ir.from_bytes(ir.to_bytes(model), "the model"), "model")
     torch = sys.modules.get("torch")  # an object of torch's cannot exist before its import
@@ -74,23 +78,31 @@ def read(model: object, example_inputs: object = None) -> Source:
     )
 
 
-def _read_file(path: Path) -> Source:
+def _read_file(path: Path, hawq_model: object) -> Source:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise reject("HQC002", f"cannot read {path}: {error.strerror}") from error
     if not data:
         raise reject("HQC002", f"{path} is empty")
-    return Source(_parse(path, data), path.stem, path.name, hashlib.sha256(data).hexdigest())
+    graph = _parse(path, data, hawq_model)
+    return Source(graph, path.stem, path.name, hashlib.sha256(data).hexdigest())
 
 
-def _parse(path: Path, data: bytes) -> Model:
+def _parse(path: Path, data: bytes, hawq_model: object) -> Model:
+    if hawq_model is not None and path.suffix not in (".pt", ".pth"):
+        raise reject("HQC001", f"{path}: --hawq-model is for a HAWQ state dict in a .pt file")
     if path.suffix == ".onnx":
         return ir.from_bytes(data, str(path))
-    if path.suffix in (".pt", ".pt2"):
+    if path.suffix in (".pt", ".pth", ".pt2"):
+        from hqc.frontends.hawq.files import is_checkpoint, load_file
         from hqc.frontends.torch_export import from_exported
         from hqc.frontends.torch_files import load_program
 
+        if path.suffix != ".pt2" and is_checkpoint(path):
+            found = load_file(path, hawq_model)
+            if found is not None:
+                return found
         return from_exported(load_program(path))
     if path.suffix == ".hqir":
         from hqc.text import parse_module

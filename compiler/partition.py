@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +18,23 @@ import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Chain, Coder, Quantiser, Thresholds, real_step_function
+from hqc.chains import (
+    Affine,
+    Chain,
+    Coder,
+    Quantiser,
+    Rectifier,
+    Single,
+    Step,
+    Thresholds,
+    real_step_function,
+)
 from hqc.diagnostics import reject
 from hqc.ir import Array, constant, location_of, type_of
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantiser
 from hqc.ort import session
 from hqc.semantics import (
+    after_cast,
     chain_step,
     check_per_channel,
     data_input,
@@ -99,7 +111,7 @@ def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
                 if is_quantiser(node):
                     found[node] = (graph_input, chain)
                 elif is_pass_through(node) and (chain.channels == 1 or _keeps_channels(node)):
-                    pending.append((node.outputs[0], chain))
+                    pending.append((node.outputs[0], after_cast(node, chain)))
                 elif data_input(node) is value and (step := chain_step(node)) is not None:
                     pending.append((node.outputs[0], chain.then(step)))
                 else:
@@ -180,12 +192,7 @@ class Partition:
                 "input": port.external,
                 "quantiser": self.heads[port.name][1].op_type,
                 "parameters": _parameters(self.heads[port.name][1]),
-                "before": [
-                    {"a": [str(x) for x in s.a], "b": [str(x) for x in s.b]}
-                    if isinstance(s, Affine)
-                    else "relu"
-                    for s in self.heads[port.name][0].steps
-                ],
+                "before": [_step(s) for s in self.heads[port.name][0].steps],
             }
             for port in self.inputs
         }
@@ -199,6 +206,12 @@ class Partition:
             for node in self.tail
         ]
         return {"encode": encoders, "decode": decoders}
+
+
+def _step(step: Step) -> Any:
+    if isinstance(step, Affine):
+        return {"a": [str(x) for x in step.a], "b": [str(x) for x in step.b]}
+    return "relu" if isinstance(step, Rectifier) else "round to float32"
 
 
 def _parameters(node: Node) -> dict[str, Any]:
@@ -221,13 +234,28 @@ def encode(head: tuple[Chain, Node], x: Array) -> Array:
     Integers, in a float or an int64 array, whichever came out.
     """
     chain, node = head
-    if Quant.matches(node) and not chain.steps:
-        quant = Quant.read(node)
-        if (type_ := quant.fixed_type) is not None:
+    if Quant.matches(node) and (type_ := Quant.read(node).fixed_type) is not None:
+        if not chain.steps:
             return _assign(type_, x)
+        if (scaled := _product_in_single(chain, x)) is not None:
+            return _assign(type_, scaled)
     coder = coder_of(node)
     codes = real_step_function(chain, coder, max(chain.channels, coder.channels))
     return codes(np.asarray(x, np.float64))
+
+
+def _product_in_single(chain: Chain, x: Array) -> Array | None:
+    """A chain that is one float32 product of float32 inputs, or None where it is another."""
+    if len(chain.steps) != 2 or not isinstance(chain.steps[1], Single):
+        return None
+    step = chain.steps[0]
+    if not isinstance(step, Affine) or len(step.a) != 1 or any(step.b):
+        return None
+    factor, single = np.float32(float(step.a[0])), np.asarray(x, np.float32)
+    if Fraction(float(factor)) != step.a[0] or not np.array_equal(single, x):
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(single * factor)
 
 
 def _assign(type_: FixedType, x: Array) -> Array:

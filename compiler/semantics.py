@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as onnx_ir
 from onnx_ir import Node, Value
 
-from hqc.chains import Affine, Rectifier, Step
+from hqc.chains import Affine, Chain, Rectifier, Single
 from hqc.diagnostics import reject
 from hqc.ir import Array, constant, location_of, type_of
 from hqc.operators import BipolarQuant, Quant, exact
@@ -169,7 +169,20 @@ def is_pass_through(node: Node) -> bool:
     return node.op_type != "Cast" or (target is not None and target.as_int() in _STORAGE)
 
 
-def chain_step(node: Node) -> Step | None:
+def after_cast(node: Node, chain: Chain) -> Chain:
+    """The chain of a real input behind a node that passes it through.
+
+    A cast from float64 to float32 rounds real numbers; behind a quantiser it changes storage only.
+    """
+    if node.op_type != "Cast" or not chain.steps:
+        return chain
+    source, target = node.inputs[0], node.attributes["to"].as_int()
+    wide = source is not None and source.dtype == onnx_ir.DataType.DOUBLE
+    to_single = target == onnx_ir.DataType.FLOAT.value
+    return chain.then(Single()) if to_single and wide else chain
+
+
+def chain_step(node: Node) -> Affine | Rectifier | None:
     """A node as a step on its one computed input, or None where it is no such thing.
 
     Covers Relu, BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX

@@ -236,13 +236,20 @@ def _sample_size(value: Value | None) -> int | None:
 
 
 def infer_shapes(model: Model) -> None:
-    """Shapes and dtypes of all values, by ONNX's own inference; quantisers keep their input's."""
+    """Shapes and dtypes of all values, by ONNX's own inference.
+
+    Quantisers keep their input's shape, and give float32 whatever they are given; thresholds keep
+    its dtype, too. Both as in qonnx's executor.
+    """
     proto = onnx_ir.serde.serialize_model(model)
     for node in proto.graph.node:
         if node.domain == QONNX:
-            node.op_type, node.domain = "Identity", ""
+            single = node.op_type != "MultiThreshold"
+            node.op_type, node.domain = "Cast" if single else "Identity", ""
             del node.input[1:]
             del node.attribute[:]
+            if single:
+                node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
     del proto.graph.value_info[:]
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)

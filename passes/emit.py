@@ -144,7 +144,7 @@ class Emitter:
             relu = self.node("Relu", (x,), x, "_relu")
             relu.outputs[0].name = f"{name}_relu"
             return self.add(relu)
-        if set(step.a) != {Fraction(1)}:
+        if not isinstance(step, Affine) or set(step.a) != {Fraction(1)}:
             return None
         values = np.array([float(b) for b in step.b], np.float64)
         if any(Fraction(v) != b for v, b in zip(values, step.b, strict=True)):

@@ -162,7 +162,7 @@ def _native(emitter: Emitter, node: Node, form: Form) -> Form | None:
     for step in form.chain.steps:
         if isinstance(step, Rectifier):
             continue
-        if set(step.a) != {Fraction(1)}:
+        if not isinstance(step, Affine) or set(step.a) != {Fraction(1)}:
             return None
         if any((b / Fraction(2) ** finest).denominator != 1 for b in step.b):
             return None
@@ -239,7 +239,7 @@ def _thresholds(
 ) -> tuple[Form, str]:
     """Compare with every reachable threshold and count."""
     exponent = emitter.ranges[form.value].exponent
-    rows = reachable_thresholds(f, lo, hi)
+    rows, lowest = _decisive(f, reachable_thresholds(f, lo, hi), lo, hi)
     value = form.value
     negative = np.asarray(f.sign < 0)
     if np.any(negative) and not (_read_once(node) and emitter.flip(value, negative)):
@@ -248,12 +248,23 @@ def _thresholds(
         value = emitter.add(emitter.node("Mul", (value, m), value, "_sign"))
     real = np.ldexp(rows.astype(np.float64), exponent)
     array = real if value.dtype is not None and value.dtype.name == "DOUBLE" else _single(real)
-    view = MultiThreshold(array, 1.0, float(f.lo))
+    view = MultiThreshold(array, 1.0, float(lowest))
     built = view.build(emitter.graph, value, str(node.outputs[0].name))
     built.outputs[0].type = node.outputs[0].type
     out = emitter.add(built)
     grid = coder.grid() if isinstance(coder, Quantiser) else _count_affine(node)
     return Form(out, Chain().then(grid)), f"{rows.shape[1]} thresholds per channel"
+
+
+def _decisive(f: StepFunction, rows: Array, lo: Array, hi: Array) -> tuple[Array, int]:
+    """Without the thresholds that all channels always pass, or never, and the lowest code left."""
+    down = f.sign < 0
+    first, last = np.where(down, -hi, lo), np.where(down, -lo, hi)
+    passed = int(np.all(rows <= first[:, None], axis=0).sum())
+    missed = int(np.all(rows > last[:, None], axis=0).sum())
+    passed = min(passed, rows.shape[1] - 1)  # a constant keeps one
+    end = max(rows.shape[1] - missed, passed + 1)
+    return rows[:, passed:end], f.lo + passed
 
 
 def _read_once(node: Node) -> bool:
