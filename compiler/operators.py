@@ -85,8 +85,8 @@ class Quant:
         if np.any(zero_point != np.round(zero_point)):
             raise reject("HQC102", "the zero point is not an integer", where=location_of(node))
         found = cls(
-            scale=_one_if_equal(scale),
-            zero_point=_one_if_equal(zero_point.astype(np.int64)),
+            scale=scale,
+            zero_point=zero_point.astype(np.int64),
             bits=_bit_width(node, bits),
             signed=bool(_int(node, "signed", 1)),
             narrow=bool(_int(node, "narrow", 0)),
@@ -212,11 +212,6 @@ def power_of_two(scale: Array) -> int | None:
         return None
     mantissa, exponent = np.frexp(np.float64(scale.flat[0]))
     return int(exponent) - 1 if mantissa == 0.5 else None
-
-
-def _one_if_equal(array: Array) -> Array:
-    """A scalar where every element is the same: per channel in name only."""
-    return array.reshape(-1)[0].reshape(()) if np.all(array == array.flat[0]) else array
 
 
 def exact(array: Array) -> list[Fraction]:

@@ -22,7 +22,7 @@ from hqc.ir import (
     set_type,
     sole_consumer,
 )
-from hqc.operators import MultiThreshold, is_quantiser
+from hqc.operators import MultiThreshold, Quant, is_quantiser
 from hqc.passes.emit import SINGLE_BITS
 from hqc.passes.propagate_precision import channel_ranges
 from hqc.passes_api import Outcome, Pass, Remark
@@ -114,6 +114,8 @@ def _slice(model: Model, node: Node, keep: Mask) -> None:
             _replace_constant(model, node, index, array[keep])
         elif node.op_type in ("Mul", "Add") and array.size > 1:
             _replace_constant(model, node, index, array.reshape(-1)[keep])
+        elif Quant.matches(node) and array.size > 1:  # equal for all channels, but given for each
+            _replace_constant(model, node, index, array.reshape(-1)[keep].reshape(1, -1))
     out = node.outputs[0]
     batch = out.shape[0] if out.shape is not None else "N"
     out.shape = onnx_ir.Shape((batch, int(keep.sum())))
@@ -124,7 +126,7 @@ def _replace_constant(model: Model, node: Node, index: int, array: Array) -> Non
     assert before is not None
     name, dtype = str(before.name), np.asarray(constant(before)).dtype
     fresh = add_constant(model.graph, name, np.asarray(array, dtype))
-    if not MultiThreshold.matches(node):
+    if not is_quantiser(node):
         set_type(fresh, fit(np.asarray(array, np.float64)))
     node.replace_input_with(index, fresh)
     if not before.uses():

@@ -196,10 +196,19 @@ def test_a_backend_that_lies_is_found_out(
 
 
 def test_ctrl_c_of_a_real_process(model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hqc.cli", "compile", str(model), "-o", str(tmp_path / "o")]
+    # A test run in the background of a shell ignores Ctrl-C, and children inherit that.
+    listening = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('hqc.cli', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", listening, "compile", str(model), "-o", str(tmp_path / "o")]
     environment = {**os.environ, "HQC_CACHE_DIR": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert process.stderr is not None
     lines = []
