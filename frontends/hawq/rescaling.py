@@ -147,8 +147,7 @@ def _stages(
     wide = top.bit_length() + low_signed
     if wide <= MAX_BITS:
         yield Stage(steps, none, wide, low_signed), last
-    slopes = [float(s) for s in np.broadcast_to(steps * ratio.multiplier, len(lo))]
-    fitted = smallest_dyadic(f, lo, hi, slopes, Rounding.ROUND)
+    fitted = smallest_dyadic(f, lo, hi, Rounding.ROUND)
     if fitted is not None:
         factor = np.ldexp(fitted.multiplier.astype(np.float64), -fitted.shift)
         offset = np.ldexp(fitted.offset.astype(np.float64), -fitted.shift)
