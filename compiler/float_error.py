@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -236,9 +237,13 @@ class _Errors:
             mean = np.abs(np.asarray(node.inputs[3].const_value.numpy(), np.float64))  # type: ignore[union-attr]
             size = np.abs(self.values(source)) + mean.reshape(shape)
             extra = 8 * unit * (a * size + b + a * mean.reshape(shape))
-        elif node.op_type == "Div" or not all(_is_single(x) for x in (*step.a, *step.b)):
-            extra = 2 * unit * (a * np.abs(self.values(source)) + b)
-            extra = np.where(_representable(exact) & (before == 0), 0.0, extra)
+        else:
+            divides = node.op_type == "Div"
+            numbers = (*(1 / x if divides else x for x in step.a), *step.b)
+            if divides or not all(_is_held(x, unit) for x in numbers):
+                extra = 2 * unit * (a * np.abs(self.values(source)) + b)
+            if all(_is_held(x, unit) for x in numbers):  # then a representable quotient is exact
+                extra = np.where(_representable(exact) & (before == 0), 0.0, extra)
         return a * before + extra
 
     def _matmul(self, node: Node, source: Value, unit: float) -> Floats:
@@ -264,6 +269,7 @@ def _representable(x: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(x.astype(np.float32).astype(np.float64) == x)
 
 
-def _is_single(x: object) -> bool:
-    number = float(x)  # type: ignore[arg-type]
-    return bool(np.float32(number) == number) and number == x
+def _is_held(x: Fraction, unit: float) -> bool:
+    """Whether the float type of this unit roundoff holds a number as it is."""
+    number = float(x) if unit == DOUBLE else float(np.float32(float(x)))
+    return number == x

@@ -8,11 +8,11 @@ from typing import ClassVar
 from onnx_ir import Model, Node, Value
 
 from hqc.ir import State, range_of, set_range, set_type, type_of
-from hqc.operators import Quant
+from hqc.operators import MultiThreshold, Quant
 from hqc.partition import computed_nodes, first_quantisers, host_tail
 from hqc.passes_api import Contract, Outcome, Pass, Promise
 from hqc.ranges import ChannelRange, forward
-from hqc.types import FixedType
+from hqc.types import FixedType, Range
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,8 @@ def channel_ranges(model: Model) -> dict[Value, ChannelRange]:
 def _type(node: Node | None, found: ChannelRange) -> FixedType | None:
     if node is not None and Quant.matches(node):
         return Quant.read(node).fixed_type
+    if node is not None and MultiThreshold.matches(node):  # counters count to the end of the table
+        view = MultiThreshold.read(node)
+        low = int(view.out_bias)
+        return Range(low, low + view.thresholds.shape[1]).fit()
     return found.joined.fit()

@@ -114,7 +114,7 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
     channels = max(len(lo), form.chain.channels, coder.channels)
     lo, hi = (np.broadcast_to(end, channels) for end in (lo, hi))
     chain = _over_codes(form.chain, known)
-    f = step_function(chain, coder, channels)
+    f = _from_zero(step_function(chain, coder, channels), lo, hi)
     dyadic = None
     if isinstance(coder, Quantiser) and _saturates(f):
         dyadic = smallest_dyadic(f, lo, hi, coder.rounding)
@@ -133,6 +133,18 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
             )
         return _thresholds(emitter, node, form, f, lo, hi, coder)
     return _requantise(emitter, node, form, dyadic, known, coder)
+
+
+def _from_zero(f: StepFunction, lo: Array, hi: Array) -> StepFunction:
+    """Without the negative codes, where a rectifier keeps everything from them.
+
+    The type is unsigned then, and its saturation at zero is the rectifier.
+    """
+    negative = max(0, -f.lo)
+    first = np.where(f.sign < 0, -hi, lo)
+    if not negative or f.hi <= 0 or np.any(f.thresholds[:, :negative] > first[:, None]):
+        return f
+    return StepFunction(0, f.sign, f.thresholds[:, negative:])
 
 
 def _check_bits(node: Node) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as onnx_ir
 from onnx_ir import Model
 
 from hqc import pipeline
+from hqc.backends.base import BackendOptions
 from hqc.diagnostics import HqcError
 from hqc.equiv import against_oracle, compare
 from hqc.execute import Reference
@@ -131,6 +132,9 @@ def _compile(
     result = compare(fast.run(inputs), want)
     assert result.equal, f"fast executor: {result.first}"
     found.compared = result.total
+    for backend in Registry.builtin().backends.values():
+        settings = backend.complete(BackendOptions(project="random"))
+        assert not backend.check(model, fast.partition, settings), backend.name
 
 
 def _text(model: Model, inputs: dict[str, Array], want: dict[str, Array]) -> None:

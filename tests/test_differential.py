@@ -177,7 +177,16 @@ def scaled_thresholds_output(n: Network) -> Tensor:
     )
 
 
+def bias_of_more_bits_than_float32(n: Network) -> Tensor:
+    """A quantised bias of 14-bit codes on a free scale is rounded by every float32 executor."""
+    x = n.linear(n.quant(n.x, 0.13, 6), 3, 0.25)
+    raw = np.float32([-0.84652179, 0.48649057, -0.16722789])
+    bias = n.w.quant(n.w.const("bias", raw), raw, np.float32(0.01178287), 0.0, 14, signed=True)
+    return n.w.op("Add", [x.name, bias.name], x.values + bias.values)
+
+
 NETWORKS = (
+    bias_of_more_bits_than_float32,
     residual_on_one_scale,
     residual_on_multiples_of_a_scale,
     scale_per_channel_in_name_only,

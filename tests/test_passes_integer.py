@@ -93,6 +93,18 @@ def test_free_scales_become_one_multiplier_per_channel() -> None:
     assert "requantise" not in kinds
 
 
+def test_a_rectifier_before_a_signed_quantiser_is_its_saturation_at_zero() -> None:
+    net = Net()
+    x = net.quant(net.input("x", 2), 0.5, 8)
+    x = net.op("Relu", net.dense(x, WEIGHTS, np.array([[0.03, 0.05, 0.021]]), 8))
+    net.quant(x, 0.017, 8, name="y")
+    model = lowered(net.model("y"))
+    assert "MultiThreshold" not in ops(model)
+    last = [n for n in model.graph if Quant.matches(n)][-1]
+    assert not Quant.read(last).signed
+    assert Quant.read(last).bits == 7
+
+
 def test_lowering_says_what_it_did() -> None:
     net = Net()
     x = net.quant(net.input("x", 2), 0.5, 8)
