@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Chain, Quantiser, Rectifier, Single, StepFunction, step_function
+from hqc.chains import Affine, Chain, Rectifier, Single
+from hqc.coders import Quantiser, StepFunction, step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, boundaries, location_of
 from hqc.operators import MultiThreshold, Quant, is_quantiser

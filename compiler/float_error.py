@@ -18,7 +18,8 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Coder, Rectifier, Thresholds
+from hqc.chains import Affine, Rectifier
+from hqc.coders import Coder, Thresholds
 from hqc.execute import Exact, Reference
 from hqc.ir import Array
 from hqc.operators import MultiThreshold, is_quantiser

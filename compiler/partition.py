@@ -18,17 +18,8 @@ import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import (
-    Affine,
-    Chain,
-    Coder,
-    Quantiser,
-    Rectifier,
-    Single,
-    Step,
-    Thresholds,
-    real_step_function,
-)
+from hqc.chains import Affine, Chain, Rectifier, Single, Step
+from hqc.coders import Coder, Quantiser, Thresholds, real_step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, constant, location_of, type_of
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantiser

@@ -1,7 +1,7 @@
 """The smallest dyadic requantiser that is provably identical to the real one.
 
 A requantiser turns an accumulator n into a code. Its exact meaning is a monotone step function
-(`hqc.chains.StepFunction`); hardware computes
+(`hqc.coders.StepFunction`); hardware computes
 
     code = clamp(floor((m * n + o) / 2**e))
 
@@ -25,7 +25,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from hqc.chains import ALWAYS, NEVER, StepFunction
+from hqc.coders import ALWAYS, NEVER, StepFunction
 from hqc.types import INT64_BITS, Codes, Rounding, round_shift
 
 #: Shifts beyond this are not worth a multiplier; thresholds take over.

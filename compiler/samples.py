@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Bound, Chain, Coder, Thresholds
+from hqc.chains import Affine, Bound, Chain
+from hqc.coders import Coder, Thresholds
 from hqc.partition import coder_of, first_quantisers, is_linear
 from hqc.semantics import chain_step, data_input, grid_constant, is_pass_through
 from hqc.types import Codes

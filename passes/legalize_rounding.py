@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model
 
-from hqc.chains import Bound, Quantiser
+from hqc.chains import Bound
+from hqc.coders import Quantiser
 from hqc.ir import State, location_of, nodes, replace_output
 from hqc.operators import MultiThreshold, Quant
 from hqc.partition import first_quantisers

@@ -8,16 +8,8 @@ from fractions import Fraction
 import numpy as np
 from onnx_ir import Node, Value
 
-from hqc.chains import (
-    Affine,
-    Chain,
-    Coder,
-    Quantiser,
-    Rectifier,
-    StepFunction,
-    Thresholds,
-    step_function,
-)
+from hqc.chains import Affine, Chain, Rectifier
+from hqc.coders import Coder, Quantiser, StepFunction, Thresholds, step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, sole_consumer
 from hqc.operators import MultiThreshold, Quant, exact, power_of_two

@@ -12,7 +12,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from hqc.chains import Affine, Chain, Quantiser, Rectifier, StepFunction, step_function
+from hqc.chains import Affine, Chain, Rectifier
+from hqc.coders import Quantiser, StepFunction, step_function
 from hqc.requantise import (
     Dyadic,
     reachable_thresholds,

@@ -11,18 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hqc.chains import (
-    ALWAYS,
-    NEVER,
-    Affine,
-    Bound,
-    Chain,
-    Quantiser,
-    Rectifier,
-    Thresholds,
-    real_step_function,
-    step_function,
-)
+from hqc.chains import Affine, Bound, Chain, Rectifier
+from hqc.coders import ALWAYS, NEVER, Quantiser, Thresholds, real_step_function, step_function
 from hqc.ir import Array
 from hqc.operators import MultiThreshold, Quant
 from hqc.types import Rounding

@@ -22,7 +22,7 @@ from dyadic_search import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hqc.chains import StepFunction
+from hqc.coders import StepFunction
 from hqc.requantise import (
     Dyadic,
     corners,

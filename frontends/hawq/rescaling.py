@@ -16,7 +16,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from hqc.chains import NEVER, Affine, Chain, Quantiser, StepFunction, step_function
+from hqc.chains import Affine, Chain
+from hqc.coders import NEVER, Quantiser, StepFunction, step_function
 from hqc.frontends.hawq import fixed_point as fp
 from hqc.frontends.hawq.fixed_point import Double, Single
 from hqc.operators import exact
