@@ -89,7 +89,9 @@ def _copy(emitter: Emitter, node: Node, source: Value) -> Value:
     if MultiThreshold.matches(node):
         view = replace(MultiThreshold.read(node), out_scale=1.0, out_bias=0.0)
         return emitter.add(view.build(emitter.graph, source, name))
-    return emitter.add(Quant.read(node).build(emitter.graph, source, name))
+    type_ = Quant.read(node).fixed_type  # a scale given per channel, but equal, becomes one number
+    assert type_ is not None
+    return emitter.add(Quant.of_type(type_).build(emitter.graph, source, name))
 
 
 def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> tuple[Form, str]:
@@ -175,7 +177,8 @@ def _native(emitter: Emitter, node: Node, form: Form) -> Form | None:
         done = emitter.exact_step(value, step, str(node.name))
         assert done is not None
         value = done
-    return Form(emitter.add(quant.build(emitter.graph, value, str(node.outputs[0].name))), Chain())
+    built = Quant.of_type(quant.fixed_type).build(emitter.graph, value, str(node.outputs[0].name))
+    return Form(emitter.add(built), Chain())
 
 
 def _saturates(f: StepFunction) -> bool:
