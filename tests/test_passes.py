@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from onnx_ir import Model
+from pass_runs import WEIGHTS, remarks, run
 from qonnx_graphs import Net, ops
 
-from hqc import pipeline
 from hqc.diagnostics import HqcError
-from hqc.equiv import compare
 from hqc.execute import Reference
 from hqc.ir import Array, constant, type_of
 from hqc.oracle import run_qonnx
@@ -23,36 +21,9 @@ from hqc.passes.fold_quantizers import FoldQuantizers
 from hqc.passes.fuse_batchnorm import FuseBatchNorm
 from hqc.passes.legalize_rounding import LegalizeRounding
 from hqc.passes.normalize import Normalize
-from hqc.passes_api import Outcome, Pass
-from hqc.registry import Registry
-from hqc.samples import generate
-from hqc.text import parse_pipeline
+from hqc.passes_api import Outcome
 from hqc.types import FixedType
 from hqc.verify import check
-
-REGISTRY = Registry.builtin()
-STEPS = parse_pipeline(pipeline.DEFAULT)
-SEEDS = st.integers(0, 10**6)
-
-
-def run(pass_: Pass, model: Model) -> Outcome:
-    """Run a pass, verify, and compare the outputs before and after on samples."""
-    x = generate(model, 64, 1)
-    want = Reference(model).run(x)
-    outcome = pass_(model)
-    assert isinstance(outcome, Outcome)
-    check(model)
-    found = compare(Reference(model).run(x), want)
-    assert found.equal, found.first
-    return outcome
-
-
-def remarks(outcome: Outcome) -> str:
-    return "\n".join(str(r) for r in outcome.remarks)
-
-
-WEIGHTS = np.array([[1.0, -0.5, 0.25], [0.5, 0.0, -1.0]])
-
 
 # --- fold-constants -----------------------------------------------------------------------------
 

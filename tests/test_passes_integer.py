@@ -10,6 +10,7 @@ from backend_graphs import Builder, signed, unsigned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir import Model
+from pass_runs import WEIGHTS, remarks, run
 from qonnx_graphs import Net, ops, random_net
 
 from hqc import pipeline
@@ -25,7 +26,7 @@ from hqc.passes.fold_quantizers import FoldQuantizers
 from hqc.passes.lower_scales import LowerScales
 from hqc.passes.propagate_precision import PropagatePrecision
 from hqc.passes.prune_channels import PruneChannels
-from hqc.passes_api import Outcome, Pass
+from hqc.passes_api import Outcome
 from hqc.registry import Registry
 from hqc.samples import generate
 from hqc.text import parse_pipeline
@@ -35,25 +36,6 @@ from hqc.verify import check
 REGISTRY = Registry.builtin()
 STEPS = parse_pipeline(pipeline.DEFAULT)
 SEEDS = st.integers(0, 10**6)
-
-
-def run(pass_: Pass, model: Model) -> Outcome:
-    """Run a pass, verify, and compare the outputs before and after on samples."""
-    x = generate(model, 64, 1)
-    want = Reference(model).run(x)
-    outcome = pass_(model)
-    assert isinstance(outcome, Outcome)
-    check(model)
-    found = compare(Reference(model).run(x), want)
-    assert found.equal, found.first
-    return outcome
-
-
-def remarks(outcome: Outcome) -> str:
-    return "\n".join(str(r) for r in outcome.remarks)
-
-
-WEIGHTS = np.array([[1.0, -0.5, 0.25], [0.5, 0.0, -1.0]])
 
 
 # --- lower-scales -------------------------------------------------------------------------------
