@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -172,16 +175,22 @@ class Bound:
 
     def before_single(self) -> Bound:
         """The condition on x under which x, rounded to float32, meets this one."""
-        step = math.inf if self.upward else -math.inf
-        first = np.float32(float(self.value))
-        if not math.isfinite(first):
+        if not math.isfinite(np.float32(float(self.value))):
             return self
-        while not self.holds(Fraction(float(first))):
-            first = np.nextafter(first, np.float32(step))
-        while self.holds(Fraction(float(below := np.nextafter(first, np.float32(-step))))):
-            first = below
+        first = self.outermost(np.float32)
+        below = np.nextafter(first, np.float32(-np.inf if self.upward else np.inf))
         midpoint = (Fraction(float(first)) + Fraction(float(below))) / 2
         return Bound(midpoint, int(first.view(np.uint32)) % 2 == 0, self.upward)
+
+    def outermost(self, kind: type[Float]) -> Float:
+        """The outermost number of a float type that meets it: smallest if upward, else largest."""
+        inward = kind(np.inf if self.upward else -np.inf)
+        near = kind(float(self.value))
+        while not self.holds(Fraction(float(near))):
+            near = np.nextafter(near, inward)
+        while self.holds(Fraction(float(beyond := np.nextafter(near, -inward)))):
+            near = beyond
+        return near
 
     def integer(self) -> int:
         """The outermost integer that meets it: smallest if upward, else largest."""

@@ -252,7 +252,8 @@ def real_step_function(
             if isinstance(bound, bool):
                 row.append(-np.inf if bound else np.inf)
             else:
-                row.append(_smallest_float(Bound(sign * bound.value, bound.inclusive)))
+                upward = Bound(sign * bound.value, bound.inclusive)
+                row.append(float(upward.outermost(np.float64)))
         signs.append(sign)
         rows.append(np.array(row))
 
@@ -265,13 +266,3 @@ def real_step_function(
         return out
 
     return codes
-
-
-def _smallest_float(bound: Bound) -> float:
-    """The smallest float64 that meets an upward bound."""
-    near = float(bound.value)
-    while not bound.holds(Fraction(near)):
-        near = math.nextafter(near, math.inf)
-    while bound.holds(Fraction(below := math.nextafter(near, -math.inf))):
-        near = below
-    return near

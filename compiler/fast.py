@@ -25,10 +25,10 @@ from hqc.partition import Partition, partition
 from hqc.passes.propagate_precision import channel_ranges
 from hqc.ranges import ChannelRange, integers
 from hqc.semantics import exact_values_known, is_pass_through
-from hqc.types import Codes, Rounding
+from hqc.types import DOUBLE_BITS, SINGLE_BITS, Codes, Rounding
 
 _SINGLE, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
-_BITS = {_SINGLE: 24, _DOUBLE: 53}
+_BITS = {_SINGLE: SINGLE_BITS, _DOUBLE: DOUBLE_BITS}
 _OPSET = 18
 
 
@@ -99,7 +99,7 @@ class _Builder:
     def input(self, name: str, rank: int) -> None:
         """A port, as codes in the float type that holds them all (ports have up to 32 bits)."""
         bits = self._ranges[self._named[name]].joined.magnitude_bits
-        kind = _SINGLE if bits <= _BITS[_SINGLE] else _DOUBLE
+        kind = _SINGLE if bits <= SINGLE_BITS else _DOUBLE
         self.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * rank))
         self._kinds[name] = kind
 
@@ -151,7 +151,7 @@ class _Builder:
 
     def _choose(self, node: Node, largest: int, what: str, *inputs: str) -> int:
         bits = largest.bit_length()
-        kind = _SINGLE if bits <= 24 else _DOUBLE
+        kind = _SINGLE if bits <= SINGLE_BITS else _DOUBLE
         if any(self._kinds[i] == _DOUBLE for i in inputs):
             kind = _DOUBLE
         if bits > _BITS[kind]:
@@ -224,7 +224,7 @@ class _Builder:
 
     def _narrow(self, out: str, x: str, bits: int) -> None:
         """Codes that fit float32 go on in float32."""
-        if bits <= 24 and self._kinds[x] == _DOUBLE:
+        if bits <= SINGLE_BITS and self._kinds[x] == _DOUBLE:
             self._op("Cast", out, _SINGLE, x, to=_SINGLE)
         else:
             self._op("Identity", out, self._kinds[x], x)

@@ -15,12 +15,9 @@ from onnx_ir import Node, Value
 
 from hqc.ir import Array, channels_of, constant, range_of, type_of
 from hqc.operators import MultiThreshold, Quant
-from hqc.types import INT64_BITS, Range
+from hqc.types import DOUBLE_BITS, INT64_BITS, Range
 
 Integers = npt.NDArray[np.object_]
-
-#: Integers up to here are exact in float64.
-FLOAT64_BITS = 53
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def constant_codes(value: Value | None) -> tuple[Integers, int] | None:
     codes = np.asarray(np.ldexp(np.asarray(array, np.float64), type_.fraction))
     if not np.all(np.isfinite(codes)) or np.any(codes != np.rint(codes)):
         return None
-    if np.max(np.abs(codes), initial=0) >= 2**FLOAT64_BITS:
+    if np.max(np.abs(codes), initial=0) >= 2**DOUBLE_BITS:
         return None
     return codes.astype(np.int64).astype(object), -type_.fraction
 
@@ -194,7 +191,7 @@ def _quant(node: Node, known: _Known) -> Interval | None:
 
 def _multi_threshold(node: Node, known: _Known) -> Interval | None:
     x = _input(node, 0, known)
-    if x is None or not MultiThreshold.matches(node) or x.bits > FLOAT64_BITS:
+    if x is None or not MultiThreshold.matches(node) or x.bits > DOUBLE_BITS:
         return None
     table = MultiThreshold.read(node)
     if table.out_scale != 1 or table.out_bias != int(table.out_bias):

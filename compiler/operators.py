@@ -214,6 +214,17 @@ def power_of_two(scale: Array) -> int | None:
     return int(exponent) - 1 if mantissa == 0.5 else None
 
 
+def is_power_of_two(x: Fraction) -> bool:
+    """Whether a rational is 2**k for an integer k."""
+    n, d = x.numerator, x.denominator
+    return n > 0 and n & (n - 1) == 0 and d & (d - 1) == 0
+
+
+def is_single(x: Fraction) -> bool:
+    """Whether float32 holds a rational exactly."""
+    return abs(x) < 2**127 and Fraction(float(np.float32(float(x)))) == x
+
+
 def exact(array: Array) -> list[Fraction]:
     """The elements of a float array as exact rationals, flattened."""
     return [Fraction(float(x)) for x in np.asarray(array, np.float64).ravel()]

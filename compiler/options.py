@@ -18,9 +18,6 @@ SAMPLES = 1000
 STRATEGIES = ("latency", "resource")
 IO_TYPES = ("io_parallel",)
 
-#: Key of an input type given without a name: the model's only input.
-ANY_INPUT = ""
-
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -32,7 +29,7 @@ class CompileOptions:
         check: samples on which the emulation is compared; None compares nothing and says so.
         seed: of the generated samples.
         quantise: bit width of post-training quantisation for models that are not quantised.
-        input_types: types of the inputs' quantisers, by input name or `ANY_INPUT`.
+        input_types: types of the inputs' quantisers, by input name, or "" for all.
         save_ir: keep the graph after each pass.
         build: run the vendor's tool.
         build_timeout: seconds that tool may take.

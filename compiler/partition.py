@@ -34,10 +34,8 @@ from hqc.semantics import (
     is_pass_through,
     round_float,
 )
-from hqc.types import Codes, FixedType, Rounding
+from hqc.types import SINGLE_BITS, Codes, FixedType, Rounding
 
-#: Bits of the integers that float32 holds.
-SINGLE_BITS = 24
 #: Linear operators: what comes before one of them is never tail.
 LINEAR = frozenset({"MatMul", "Gemm", "Conv"})
 

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 Codes = npt.NDArray[np.int64]
 
+#: float32 and float64 hold every integer of up to this many bits, so sums below are exact.
+SINGLE_BITS, DOUBLE_BITS = 24, 53
 #: Codes beyond this magnitude are refused by int64 arithmetic.
 INT64_BITS = 62
 

@@ -16,11 +16,8 @@ from hqc.diagnostics import reject
 from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node, set_type
 from hqc.operators import Quant
 from hqc.ranges import ChannelRange, fit, forward, value_range
+from hqc.types import DOUBLE_BITS, SINGLE_BITS
 
-#: float32 holds every integer up to this many bits, and so every sum that stays below.
-SINGLE_BITS = 24
-#: And float64, up to this many.
-DOUBLE_BITS = 53
 #: A bias may be finer than the accumulator's step by this many bits and still be added to it.
 FINER_BITS = 8
 

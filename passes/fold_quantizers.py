@@ -18,7 +18,7 @@ from hqc.ir import (
     replace_output,
     set_type,
 )
-from hqc.operators import BipolarQuant, Quant, is_quantiser
+from hqc.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser
 from hqc.passes_api import Outcome, Pass, Remark
 from hqc.ranges import fit
 from hqc.semantics import GridConstant, exact_values_known, grid_constant
@@ -76,16 +76,11 @@ def _fold(model: Model, node: Node) -> int:
 
 def _on_grid(grid: GridConstant) -> Array | None:
     """The values themselves, if every scale is a power of two and float32 holds them."""
-    if any(not _is_dyadic_unit(s) for s in set(grid.scale.ravel())):
+    if any(not is_power_of_two(s) for s in set(grid.scale.ravel())):
         return None
     values = grid.codes * grid.scale.astype(np.float64)
     single = np.asarray(values, np.float32)
     return single if np.array_equal(single.astype(np.float64), values) else None
-
-
-def _is_dyadic_unit(scale: object) -> bool:
-    mantissa, _ = np.frexp(float(scale))  # type: ignore[arg-type]
-    return bool(mantissa == 0.5)
 
 
 def _last_transpose(node: Node) -> Node:

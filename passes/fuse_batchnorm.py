@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from onnx_ir import Model, Node
 
 from hqc.chains import Affine
 from hqc.ir import State, add_constant, location_of, make_node, nodes, replace_output
+from hqc.operators import is_single
 from hqc.passes_api import Outcome, Pass, Remark
 from hqc.semantics import chain_step
 
@@ -36,18 +36,13 @@ class FuseBatchNorm(Pass):
             step = chain_step(node)
             if not isinstance(step, Affine):
                 continue
-            if not all(_is_single(x) for x in (*step.a, *step.b)):
+            if not all(is_single(x) for x in (*step.a, *step.b)):
                 reason = "its factor would have to be rounded: left to the requantiser behind it"
                 remarks.append(Remark(f"declined: {reason}", location_of(node)))
                 continue
             _replace(model, node, step)
             rewrites += 1
         return Outcome(model, rewrites, tuple(remarks))
-
-
-def _is_single(x: Fraction) -> bool:
-    with np.errstate(over="ignore"):
-        return Fraction(float(np.float32(float(x)))) == x if abs(x) < 2**127 else False
 
 
 def _replace(model: Model, node: Node, step: Affine) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 from onnx_ir import Model
 
-from hqc.chains import Bound
 from hqc.coders import Quantiser
 from hqc.ir import State, location_of, nodes, replace_output
-from hqc.operators import MultiThreshold, Quant
+from hqc.operators import MultiThreshold, Quant, is_single
 from hqc.partition import first_quantisers
 from hqc.passes_api import Outcome, Pass, Remark
 
@@ -62,17 +60,8 @@ def _as_thresholds(quant: Quant) -> MultiThreshold | None:
         return None
     scale, shift = coder.grid().at(0)
     offset = shift + coder.lo * scale
-    if Fraction(float(np.float32(float(offset)))) != offset:
+    if not is_single(offset):
         return None
-    bounds = [_smallest_single(coder.bound(k, 0)) for k in range(coder.lo + 1, coder.hi + 1)]
-    return MultiThreshold(np.array([bounds], np.float32), float(scale), float(offset))
-
-
-def _smallest_single(bound: Bound) -> np.float32:
-    """The smallest float32 that meets an upward bound."""
-    near = np.float32(float(bound.value))
-    while not bound.holds(Fraction(float(near))):
-        near = np.nextafter(near, np.float32(np.inf))
-    while bound.holds(Fraction(float(below := np.nextafter(near, np.float32(-np.inf))))):
-        near = below
-    return near
+    codes = range(coder.lo + 1, coder.hi + 1)
+    bounds = np.array([[coder.bound(k, 0).outermost(np.float32) for k in codes]])
+    return MultiThreshold(bounds, float(scale), float(offset))

@@ -14,10 +14,10 @@ from hqc.chains import Affine, Chain, Rectifier
 from hqc.diagnostics import HqcError, reject
 from hqc.execute import column_units, common_unit, offset_sums
 from hqc.ir import State, location_of
-from hqc.operators import is_quantiser
+from hqc.operators import is_power_of_two, is_quantiser
 from hqc.partition import LINEAR, computed_nodes, first_quantisers, host_tail
 from hqc.passes.dce import remove_unused
-from hqc.passes.emit import SINGLE_BITS, Emitter, Form
+from hqc.passes.emit import Emitter, Form
 from hqc.passes.requantisers import lower_port, lower_quantiser
 from hqc.passes_api import Outcome, Pass, Remark
 from hqc.semantics import (
@@ -26,6 +26,7 @@ from hqc.semantics import (
     grid_constant,
     is_pass_through,
 )
+from hqc.types import SINGLE_BITS
 
 #: Two tensors are added where their scales are at most this many times a common one.
 MAX_RATIO = 256
@@ -195,7 +196,7 @@ def _matmul(emitter: Emitter, node: Node, form: Form) -> Form:
     codes, scales = column_units(weight.codes, weight.scale)
     total = tuple(affine.a[0] * s for s in scales)
     offset = offset_sums(codes, scales, affine)
-    if all(_is_power_of_two(t) for t in total):
+    if all(is_power_of_two(t) for t in total):
         values = codes * np.array([float(t) for t in total])
         rest = Affine((Fraction(1),), offset)
     else:
@@ -203,13 +204,6 @@ def _matmul(emitter: Emitter, node: Node, form: Form) -> Form:
         rest = Affine(total, offset)
     out = emitter.linear(node, form.value, values)
     return Form(out, Chain().then(rest))
-
-
-def _is_power_of_two(x: Fraction) -> bool:
-    if x <= 0:
-        return False
-    n, d = x.numerator, x.denominator
-    return n & (n - 1) == 0 and d & (d - 1) == 0
 
 
 def _merge(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
@@ -241,7 +235,7 @@ def _merge(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
 
 def _common_scale(factors: set[Fraction]) -> Fraction | None:
     """A scale of which all of these are small integers or powers of two, if there is one."""
-    if all(_is_power_of_two(abs(f)) for f in factors):
+    if all(is_power_of_two(abs(f)) for f in factors):
         return Fraction(1)
     if len(factors) == 1:
         return next(iter(factors))
@@ -255,7 +249,7 @@ def _times(emitter: Emitter, node: Node, value: Value, factor: Fraction) -> Valu
     """A value times an integer or a power of two, exactly."""
     if factor == 1:
         return value
-    if not _is_power_of_two(abs(factor)):
+    if not is_power_of_two(abs(factor)):
         bits = emitter.ranges[value].joined.magnitude_bits + factor.numerator.bit_length()
         value = emitter.widen(value, bits)
     constant = emitter.constant(f"{node.name}_factor", np.array(float(factor)), like=value)

@@ -23,11 +23,11 @@ from hqc.ir import (
     sole_consumer,
 )
 from hqc.operators import MultiThreshold, Quant, is_quantiser
-from hqc.passes.emit import SINGLE_BITS
 from hqc.passes.propagate_precision import channel_ranges
 from hqc.passes_api import Outcome, Pass, Remark
 from hqc.ranges import ChannelRange, fit, value_range
 from hqc.semantics import data_input, exact_values_known
+from hqc.types import SINGLE_BITS
 
 Mask = npt.NDArray[np.bool_]
 

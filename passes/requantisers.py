@@ -14,7 +14,7 @@ from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, sole_consumer
 from hqc.operators import MultiThreshold, Quant, exact, power_of_two
 from hqc.partition import coder_of, is_linear
-from hqc.passes.emit import DOUBLE_BITS, FINER_BITS, SINGLE_BITS, Emitter, Form
+from hqc.passes.emit import FINER_BITS, Emitter, Form
 from hqc.ranges import ChannelRange
 from hqc.requantise import (
     Dyadic,
@@ -23,7 +23,7 @@ from hqc.requantise import (
     thresholds_are_cheaper,
 )
 from hqc.semantics import data_input
-from hqc.types import FixedType, Overflow, Rounding
+from hqc.types import DOUBLE_BITS, SINGLE_BITS, FixedType, Overflow, Rounding
 
 #: Widest codes whose boundaries are enumerated one by one.
 MAX_BITS = 16
