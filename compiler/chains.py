@@ -2,7 +2,7 @@
 
 A chain is a sequence of per-channel affine maps with rational coefficients and rectifiers. Put
 before a quantiser it is a monotone step function of an integer, so it is fully described by one
-integer threshold per code: `StepFunction`. Nothing here is ever rounded.
+integer threshold per code (`hqc.coders.StepFunction`). Nothing here is ever rounded.
 """
 
 from __future__ import annotations
