@@ -18,20 +18,22 @@ from hqc.diagnostics import HqcError
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "jets"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-MODULES = (
+LIBRARY = (
     *("splitting", "decays", "hadrons", "clustering", "observables", "montecarlo"),
-    *("data", "model", "train"),
+    "data",
 )
+SCRIPTS = ("model", "train")
 JETS = 6000
 
 
 @pytest.fixture(scope="module")
 def jets() -> Iterator[Any]:
-    """The modules of the example, imported as its scripts import them."""
+    """The modules of jets, and those of the example as its scripts import them."""
+    library = {name: importlib.import_module(f"hqc.frontends.jets.{name}") for name in LIBRARY}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-        for name in MODULES:
+        yield SimpleNamespace(**library, **{n: importlib.import_module(n) for n in SCRIPTS})
+        for name in SCRIPTS:
             del sys.modules[name]
 
 

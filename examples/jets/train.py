@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import DEFAULT_JETS, JetData, load_jets
 from model import JetTagger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hqc.diagnostics import HqcError
+from hqc.frontends.jets.data import DEFAULT_JETS, JetData, load_jets
 
 BATCH = 256
 EVALUATION_BATCH = 8192

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from splitting import GLUON, Partons
+
+from hqc.frontends.jets.splitting import GLUON, Partons
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

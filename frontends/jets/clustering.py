@@ -50,7 +50,8 @@ def separation(dy: Array, dphi: Array) -> Array:
     """Squared distance dy^2 + dphi^2 with the azimuth wrapped into [-pi, pi]."""
     wrapped = np.abs(dphi)
     wrapped = np.minimum(wrapped, np.abs(2 * np.pi - wrapped))
-    return dy * dy + wrapped * wrapped
+    squared: Array = dy * dy + wrapped * wrapped
+    return squared
 
 
 def cluster(p: Array) -> History:

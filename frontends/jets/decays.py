@@ -27,7 +27,8 @@ def breit_wigner(mass: float, width: float, size: int, random: np.random.Generat
 
 def mass_of(p: Array) -> Array:
     """Invariant mass of (..., 4) vectors; rounding below zero gives zero."""
-    return np.sqrt(np.maximum(p[..., 0] ** 2 - (p[..., 1:] ** 2).sum(axis=-1), 0.0))
+    squared: Array = p[..., 0] ** 2 - (p[..., 1:] ** 2).sum(axis=-1)
+    return np.sqrt(np.maximum(squared, 0.0))
 
 
 def boost(p: Array, frame: Array, *, into: bool) -> Array:

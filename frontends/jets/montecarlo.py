@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import decays
 import numpy as np
-from clustering import four_vectors, rapidity_azimuth
-from decays import Array, Index
-from hadrons import Detector, Particles, hadronise, observe, pack
-from splitting import GLUON, QUARK, Partons, shower
+
+from hqc.frontends.jets import decays
+from hqc.frontends.jets.clustering import four_vectors, rapidity_azimuth
+from hqc.frontends.jets.decays import Array, Index
+from hqc.frontends.jets.hadrons import Detector, Particles, hadronise, observe, pack
+from hqc.frontends.jets.splitting import GLUON, QUARK, Partons, shower
 
 CLASSES: tuple[str, ...] = ("g", "q", "w", "z", "t")
 """Order of the labels: gluon, light quark, W, Z, top."""

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import montecarlo
 import numpy as np
 from numpy.typing import NDArray
-from observables import NAMES, observables
 from platformdirs import user_cache_dir
 
 from hqc.diagnostics import Exit, reject
+from hqc.frontends.jets import montecarlo
+from hqc.frontends.jets.observables import NAMES, observables
 
 CLASSES = montecarlo.CLASSES
 """Order of the labels in every source: g, q, w, z, t."""
@@ -143,7 +143,7 @@ def _openml(folder: Path) -> Labelled:
         raise reject(
             "HQC404",
             f"OpenML {OPENML_ID} needs scikit-learn, which is not installed",
-            helps=("pip install scikit-learn", "or take the embedded data"),
+            helps=("pip install 'hqc[datasets]'", "or take the embedded data"),
             exit_=Exit.TOOL,
         )
     from sklearn.datasets import fetch_openml

@@ -19,7 +19,8 @@ one constituent, is set to zero.
 from __future__ import annotations
 
 import numpy as np
-from clustering import Array, cluster, four_vectors, mass_drop, separation
+
+from hqc.frontends.jets.clustering import Array, cluster, four_vectors, mass_drop, separation
 
 NAMES: tuple[str, ...] = (
     *("zlogz", "c1_b0_mmdt", "c1_b1_mmdt", "c1_b2_mmdt", "c2_b1_mmdt", "c2_b2_mmdt"),
@@ -67,13 +68,15 @@ def _chunk(constituents: Array, z_cut: float) -> Array:
 def mass(constituents: Array) -> Array:
     """Invariant mass (B,) of massless constituents (B, n, 3), in the unit of pT."""
     energy, px, py, pz = np.moveaxis(four_vectors(constituents).sum(axis=1), -1, 0)
-    return np.sqrt(np.maximum((energy - pz) * (energy + pz) - px * px - py * py, 0.0))
+    squared: Array = (energy - pz) * (energy + pz) - px * px - py * py
+    return np.sqrt(np.maximum(squared, 0.0))
 
 
 def z_log_z(pt: Array) -> Array:
     """Sum of z ln z (B,) over transverse momenta (B, n), with 0 ln 0 = 0."""
     z = _fractions(pt)
-    return (z * np.log(np.where(z > 0, z, 1.0))).sum(axis=1)
+    total: Array = (z * np.log(np.where(z > 0, z, 1.0))).sum(axis=1)
+    return total
 
 
 def shapes(constituents: Array) -> dict[str, Array]:
@@ -110,7 +113,8 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 def _product_of_three(z: Array, angle: Array) -> Array:
     """e3: with A_ij = z_i R_ij^b (zero on the diagonal) it is tr(A^3) / 6."""
     weighted = z[:, :, None] * angle
-    return np.einsum("bij,bji->b", weighted @ weighted, weighted) / 6.0
+    cubed: Array = np.einsum("bij,bji->b", weighted @ weighted, weighted)
+    return cubed / 6.0
 
 
 def _ordered_triples(z: Array, angle: Array) -> tuple[dict[int, Array], dict[int, Array]]:

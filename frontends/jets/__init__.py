@@ -1,0 +1,1 @@
+"""Jets to train on: a small Monte Carlo, its 16 observables, and the readers of other jet sets."""
