@@ -7,14 +7,13 @@ integer threshold per code (`hqc.coders.StepFunction`). Nothing here is ever rou
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
 
-import numpy as np
-
-Float = TypeVar("Float", np.float32, np.float64)
+from hqc.activations import BENDS, IDEMPOTENT, Bend, Floats, per_channel
+from hqc.bounds import Bound
+from hqc.types import Codes
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,26 @@ class Affine:
     def of(cls, a: Fraction | int = 1, b: Fraction | int = 0) -> Affine:
         """The same map for every channel."""
         return cls((Fraction(a),), (Fraction(b),))
+
+    @property
+    def channels(self) -> int:
+        """How many channels the coefficients tell apart."""
+        return max(len(self.a), len(self.b))
+
+    def picked(self, channels: Sequence[int]) -> Affine:
+        """The map over other channels, each of which was one of these."""
+        one = len(self.a) == 1, len(self.b) == 1
+        return Affine(
+            self.a if one[0] else tuple(self.a[c] for c in channels),
+            self.b if one[1] else tuple(self.b[c] for c in channels),
+        )
+
+    def floats(self, x: Floats) -> Floats:
+        """The map in float64, one product and one sum; channels on axis 1."""
+        for op, numbers in self.in_floats:
+            column = per_channel(numbers, x.ndim)
+            x = x + column if op == "Add" else x * column
+        return x
 
     @property
     def is_scalar(self) -> bool:
@@ -87,17 +106,7 @@ def _is_short(r: Fraction) -> bool:
     return d & (d - 1) == 0 and odd.bit_length() <= 32
 
 
-@dataclass(frozen=True)
-class Rectifier:
-    """x -> max(0, x)."""
-
-
-@dataclass(frozen=True)
-class Single:
-    """x -> the nearest float32, ties to even: a host that computes a product in float32."""
-
-
-Step = Affine | Rectifier | Single
+Step = Affine | Bend
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ class Chain:
                 step = steps.pop().then(step)  # type: ignore[union-attr]
             if step.is_identity:
                 return Chain(tuple(steps))
-        elif steps and steps[-1] == step:
+        elif steps and steps[-1] == step and isinstance(step, IDEMPOTENT):
             return self
         return Chain((*steps, step))
 
@@ -130,8 +139,24 @@ class Chain:
     @property
     def channels(self) -> int:
         """How many channels the coefficients tell apart (1 when they are shared)."""
-        widths = [max(len(s.a), len(s.b)) for s in self.steps if isinstance(s, Affine)]
-        return max(widths, default=1)
+        return max((step.channels for step in self.steps), default=1)
+
+    def picked(self, channels: Sequence[int]) -> Chain:
+        """The chain over other channels, each of which was one of these."""
+        return Chain(tuple(step.picked(channels) for step in self.steps))
+
+    def joined(self, groups: Sequence[Codes]) -> Chain | None:
+        """The chain over channels that each hold several of these; None where they differ."""
+        first = [int(group[0]) if len(group) else 0 for group in groups]
+        found = self.picked(first)
+        for position in range(1, max(map(len, groups), default=0)):
+            other = [
+                int(g[position]) if position < len(g) else f
+                for g, f in zip(groups, first, strict=True)
+            ]
+            if self.picked(other) != found:
+                return None
+        return found
 
     def slope(self, channel: int) -> Fraction:
         """Product of all factors of one channel: the slope where nothing is rectified."""
@@ -144,12 +169,11 @@ class Chain:
     def invert(self, bound: Bound, channel: int) -> Bound | bool:
         """The condition on the base under which the end of the chain meets `bound`."""
         for step in reversed(self.steps):
-            if isinstance(step, Rectifier):
-                if bound.holds(Fraction(0)) == bound.upward:
-                    return bound.upward  # met by 0, hence by all; or not met by 0 nor above
-                continue
-            if isinstance(step, Single):
-                bound = bound.before_single()
+            if isinstance(step, BENDS):
+                before = step.invert(bound, channel)
+                if isinstance(before, bool):
+                    return before
+                bound = before
                 continue
             a, b = step.at(channel)
             if a == 0:
@@ -157,43 +181,3 @@ class Chain:
             value = (bound.value - b) / a
             bound = Bound(value, bound.inclusive, bound.upward == (a > 0))
         return bound
-
-
-@dataclass(frozen=True)
-class Bound:
-    """x >= value, x > value (upward) or x <= value, x < value."""
-
-    value: Fraction
-    inclusive: bool
-    upward: bool = True
-
-    def holds(self, x: Fraction) -> bool:
-        """Whether x meets the bound."""
-        if x == self.value:
-            return self.inclusive
-        return (x > self.value) == self.upward
-
-    def before_single(self) -> Bound:
-        """The condition on x under which x, rounded to float32, meets this one."""
-        if not math.isfinite(np.float32(float(self.value))):
-            return self
-        first = self.outermost(np.float32)
-        below = np.nextafter(first, np.float32(-np.inf if self.upward else np.inf))
-        midpoint = (Fraction(float(first)) + Fraction(float(below))) / 2
-        return Bound(midpoint, int(first.view(np.uint32)) % 2 == 0, self.upward)
-
-    def outermost(self, kind: type[Float]) -> Float:
-        """The outermost number of a float type that meets it: smallest if upward, else largest."""
-        inward = kind(np.inf if self.upward else -np.inf)
-        near = kind(float(self.value))
-        while not self.holds(Fraction(float(near))):
-            near = np.nextafter(near, inward)
-        while self.holds(Fraction(float(beyond := np.nextafter(near, -inward)))):
-            near = beyond
-        return near
-
-    def integer(self) -> int:
-        """The outermost integer that meets it: smallest if upward, else largest."""
-        if self.upward:
-            return math.ceil(self.value) if self.inclusive else math.floor(self.value) + 1
-        return math.floor(self.value) if self.inclusive else math.ceil(self.value) - 1

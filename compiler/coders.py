@@ -11,11 +11,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hqc.chains import Affine, Bound, Chain, Rectifier
+from hqc.activations import Rectifier
+from hqc.bounds import Bound
+from hqc.chains import Affine, Chain
 from hqc.operators import MultiThreshold, Quant, exact
 from hqc.types import Codes, Rounding
 
@@ -183,6 +186,26 @@ def step_function(chain: Chain, quantiser: Coder, channels: int) -> StepFunction
     return StepFunction(quantiser.lo, np.array(signs, np.int64), np.array(rows, np.int64))
 
 
+def wide_codes(chain: Chain, quantiser: Coder, base: npt.NDArray[Any]) -> Codes:
+    """Codes of a chain over Python's integers (N, C, ...), whatever their size."""
+    channels = max(chain.channels, quantiser.channels)
+    out = np.empty(base.shape, np.int64)
+    for c in range(channels):
+        part = base if channels == 1 else base[:, c]
+        sign = -1 if chain.slope(c) < 0 else 1
+        row: list[int] = []
+        passed = 0
+        for code in range(quantiser.lo + 1, quantiser.hi + 1):
+            bound = chain.invert(quantiser.bound(code, c), c)
+            if isinstance(bound, bool):
+                passed += bound
+            else:
+                row.append(sign * bound.integer())
+        count = np.searchsorted(np.array(row, object), sign * part, side="right")
+        out[(slice(None), c) if channels > 1 else ...] = quantiser.lo + passed + count
+    return out
+
+
 def _thresholds(chain: Chain, quantiser: Coder, channel: int) -> tuple[int, list[int]]:
     slope = chain.slope(channel)
     sign = -1 if slope < 0 else 1
@@ -243,26 +266,45 @@ def real_step_function(
     chain: Chain, quantiser: Coder, channels: int
 ) -> Callable[[npt.NDArray[np.float64]], Codes]:
     """Like `step_function`, over real inputs given as float64 arrays; exact for each of them."""
-    signs, rows = [], []
-    for c in range(channels):
-        sign = -1 if chain.slope(c) < 0 else 1
-        row = []
-        for code in range(quantiser.lo + 1, quantiser.hi + 1):
-            bound = chain.invert(quantiser.bound(code, c), c)
-            if isinstance(bound, bool):
-                row.append(-np.inf if bound else np.inf)
-            else:
-                upward = Bound(sign * bound.value, bound.inclusive)
-                row.append(float(upward.outermost(np.float64)))
-        signs.append(sign)
-        rows.append(np.array(row))
 
     def codes(x: npt.NDArray[np.float64]) -> Codes:
         if channels == 1:
-            return quantiser.lo + np.searchsorted(rows[0], signs[0] * x, side="right")
+            return _real_codes(chain, quantiser, 0, x)
         out = np.empty(x.shape, np.int64)
         for c in range(channels):
-            out[:, c] = quantiser.lo + np.searchsorted(rows[c], signs[c] * x[:, c], side="right")
+            out[:, c] = _real_codes(chain, quantiser, c, x[:, c])
         return out
 
     return codes
+
+
+def _real_codes(chain: Chain, quantiser: Coder, channel: int, x: npt.NDArray[np.float64]) -> Codes:
+    """Codes of one channel's values: for each, a bisection over the exact code boundaries.
+
+    All values that take the same way ask the same boundary, so each is computed once, and of many
+    codes only those that values come near.
+    """
+    sign = -1 if chain.slope(channel) < 0 else 1
+    distinct, back = np.unique(sign * x, return_inverse=True)
+    counts = np.zeros(len(distinct), np.int64)
+    pending = [(quantiser.lo + 1, quantiser.hi + 1, 0, len(distinct))]
+    while pending:
+        first, last, begin, end = pending.pop()  # codes first..last-1 are open for begin..end-1
+        if begin == end:
+            continue
+        if first == last:
+            counts[begin:end] = first - 1
+            continue
+        code = (first + last) // 2
+        threshold = _real_threshold(chain, quantiser, code, channel, sign)
+        cut = begin + int(np.searchsorted(distinct[begin:end], threshold))
+        pending += [(first, code, begin, cut), (code + 1, last, cut, end)]
+    return counts[back].reshape(x.shape)
+
+
+def _real_threshold(chain: Chain, quantiser: Coder, code: int, channel: int, sign: int) -> float:
+    """The smallest float64, times the chain's sign, whose code is at least `code`."""
+    bound = chain.invert(quantiser.bound(code, channel), channel)
+    if isinstance(bound, bool):
+        return -np.inf if bound else np.inf
+    return float(Bound(sign * bound.value, bound.inclusive).outermost(np.float64))

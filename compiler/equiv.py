@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Model, Value
 
-from hqc.execute import Exact, Reference
+from hqc.exact import Exact
+from hqc.execute import Reference
 from hqc.float_error import Deviation, deviations
 from hqc.ir import Array
 from hqc.oracle import run_qonnx

@@ -10,7 +10,8 @@ import numpy as np
 
 from hqc.chains import Affine
 from hqc.diagnostics import HqcError
-from hqc.execute import Exact, Reference
+from hqc.exact import Exact
+from hqc.execute import Reference
 from hqc.fast import Fast, NodeCertificate
 from hqc.ir import Array, range_of, type_of
 from hqc.operators import is_quantiser

@@ -7,61 +7,46 @@ graphs of both states; what does not fit 62 bits is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Chain, Rectifier, Single
-from hqc.coders import Quantiser, StepFunction, step_function
+from hqc.chains import Affine, Chain
+from hqc.coders import Quantiser, StepFunction, step_function, wide_codes
 from hqc.diagnostics import reject
+from hqc.exact import (
+    Exact,
+    column,
+    common_unit,
+    on_common_units,
+    on_integers,
+    straightened,
+    without_offset,
+)
+from hqc.float_tail import FloatTail
 from hqc.ir import Array, boundaries, location_of
+from hqc.linear import average, maximum, no_form, weighted_sum
+from hqc.movement import Movement, is_movement, move, movement, sample_shape
 from hqc.operators import MultiThreshold, Quant, is_quantiser
-from hqc.partition import FloatTail, coder_of, computed_nodes, encode, host_tail
+from hqc.partition import coder_of, computed_nodes, encode, host_tail
 from hqc.semantics import (
     after_cast,
     chain_step,
     data_input,
     exact_values_known,
-    grid_constant,
     is_pass_through,
 )
 from hqc.types import INT64_BITS, Codes, round_shift
 
-
-@dataclass(frozen=True)
-class Exact:
-    """A tensor: `chain(base)`, base int64 codes, or float64 while no quantiser has been met."""
-
-    base: npt.NDArray[np.int64] | npt.NDArray[np.float64]
-    chain: Chain
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the base is still the model's float input."""
-        return bool(self.base.dtype == np.float64)
-
-    def values(self) -> npt.NDArray[np.float64]:
-        """The tensor in float64: one product and one sum per step, channels on axis 1."""
-        x = np.asarray(self.base, np.float64)
-        for step in self.chain.steps:
-            if isinstance(step, Rectifier):
-                x = np.maximum(x, 0.0)
-            elif isinstance(step, Single):
-                x = x.astype(np.float32).astype(np.float64)
-            else:
-                for op, numbers in step.in_floats:
-                    column = _column(numbers, x.ndim)
-                    x = x + column if op == "Add" else x * column
-        return x
-
-
-def _column(coefficients: tuple[Fraction, ...], rank: int) -> npt.NDArray[np.float64]:
-    column = np.array([float(c) for c in coefficients], np.float64)
-    return column.reshape(()) if column.size == 1 else column.reshape(-1, *(1,) * (rank - 2))
+_OPERATORS: Mapping[str, Callable[[Node, Exact], Exact]] = {
+    **dict.fromkeys(("MatMul", "Conv", "ConvTranspose"), weighted_sum),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool"), average),
+    **dict.fromkeys(("MaxPool", "GlobalMaxPool"), maximum),
+}
 
 
 class Reference:
@@ -74,6 +59,7 @@ class Reference:
         self._tail = host_tail(model)
         self._nodes = [n for n in computed_nodes(model) if n not in self._tail]
         self._steps: dict[Node, StepFunction] = {}
+        self._moves: dict[Node, Movement] = {}
         self._float_tail: FloatTail | None = None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -110,23 +96,27 @@ class Reference:
         return known
 
     def _evaluate(self, node: Node, known: Mapping[Value, Exact]) -> Exact:
-        if node.op_type == "MatMul" and node.domain == "":
-            return _matmul(node, known)
         computed = [v for v in node.inputs if v is not None and not exact_values_known(v)]
-        if len(computed) == 2 and node.op_type == "Add":
+        if is_movement(node):
+            if node not in self._moves:
+                self._moves[node] = movement(node)
+            found = self._moves[node]
+            return _move(node, found, [known[v] for v in found.sources])
+        if len(computed) == 2 and node.domain == "" and node.op_type in ("Add", "Sub", "Mul"):
             return _merge(node, known[computed[0]], known[computed[1]])
         source = data_input(node)
         if source is None:
-            raise _no_form(node)
+            raise no_form(node)
         x = known[source]
         if is_quantiser(node):
             return self._quantise(node, x)
         if is_pass_through(node):
-            moved = _reshape(node, x)
-            return Exact(moved.base, after_cast(node, moved.chain)) if x.is_real else moved
+            return Exact(x.base, after_cast(node, x.chain)) if x.is_real else x
+        if node.domain == "" and (rule := _OPERATORS.get(node.op_type)) is not None:
+            return rule(node, x)
         step = chain_step(node)
         if step is None:
-            raise _no_form(node)
+            raise no_form(node)
         return Exact(x.base, x.chain.then(step))
 
     def _quantise(self, node: Node, x: Exact) -> Exact:
@@ -139,7 +129,9 @@ class Reference:
         chain = Chain().then(grid)
         if x.is_real:
             return Exact(encode((x.chain, node), x.base).astype(np.int64), chain)
-        codes = x.base.astype(np.int64, copy=False)
+        if x.is_wide:
+            return Exact(wide_codes(x.chain, coder, x.base), chain)
+        codes = x.codes
         if Quant.matches(node) and (done := _shift_and_round(Quant.read(node), codes, x.chain)):
             return Exact(done[0], chain)
         if node not in self._steps:
@@ -160,8 +152,8 @@ def _shift_and_round(quant: Quant, codes: Codes, chain: Chain) -> tuple[Codes] |
     if max(abs(f.numerator) << shift for f in parts).bit_length() > INT64_BITS:
         return None
     rank = codes.ndim
-    a = _integers(affine.a, shift, rank)
-    b = _integers(affine.b, shift, rank)
+    a = column([int(v * (1 << shift)) for v in affine.a], rank)
+    b = column([int(v * (1 << shift)) for v in affine.b], rank)
     top = int(np.max(np.abs(codes), initial=0)) * int(np.max(np.abs(a))) + int(np.max(np.abs(b)))
     if top.bit_length() > INT64_BITS:
         return None
@@ -170,136 +162,105 @@ def _shift_and_round(quant: Quant, codes: Codes, chain: Chain) -> tuple[Codes] |
     return (np.clip(rounded, limits.lo, limits.hi),)
 
 
-def _integers(values: tuple[Fraction, ...], shift: int, rank: int) -> Codes:
-    column = np.array([int(v * (1 << shift)) for v in values], np.int64)
-    return column if column.size == 1 else column.reshape(-1, *(1,) * (rank - 2))
-
-
-def _matmul(node: Node, known: Mapping[Value, Exact]) -> Exact:
-    data, weight = node.inputs
-    grid = grid_constant(weight)
-    if grid is None or data is None or data not in known:
-        raise reject(
-            "HQC103",
-            f"the weights of {node.name} are not quantised",
-            where=location_of(node),
-            helps=("quantise them in training, or pass --quantize 8",),
-        )
-    x = _rectified(known[data])
-    affine = x.chain.affine
-    if x.is_real or x.base.ndim != 2 or grid.codes.ndim != 2:
-        raise _no_form(node)
-    if affine is None or not affine.has_one_factor:
-        raise _no_form(node)
-    codes, scales = column_units(grid.codes, grid.scale)
-    top = int(np.max(np.abs(x.base), initial=0)) * int(np.max(np.abs(codes).sum(axis=0), initial=0))
-    if top.bit_length() > INT64_BITS:
-        raise reject("HQC204", "sums beyond 62 bits", where=location_of(node))
-    step = Affine(tuple(affine.a[0] * s for s in scales), offset_sums(codes, scales, affine))
-    base = _integer_matmul(x.base.astype(np.int64, copy=False), codes, top)
-    return Exact(base, Chain().then(step))
-
-
-def offset_sums(codes: Codes, scales: Sequence[Fraction], affine: Affine) -> tuple[Fraction, ...]:
-    """What the offsets of an input (one, or one per channel) add to each output of a layer."""
-    if len(set(affine.b)) == 1:
-        return tuple(
-            affine.b[0] * int(n) * s for n, s in zip(codes.sum(axis=0), scales, strict=True)
-        )
-    sums = codes.T.astype(object) @ np.array(affine.b, object)
-    return tuple(Fraction(n) * s for n, s in zip(sums, scales, strict=True))
-
-
-def _integer_matmul(x: Codes, w: Codes, top: int) -> Codes:
-    if top < 2**53:  # float64 products and sums of such integers are exact, and BLAS is quick
-        return np.asarray(x.astype(np.float64) @ w.astype(np.float64)).astype(np.int64)
-    return x @ w
-
-
-def column_units(
-    codes: Codes, scale: npt.NDArray[np.object_]
-) -> tuple[Codes, tuple[Fraction, ...]]:
-    """Weights (n_in, n_out) as integers with one scale per output column.
-
-    Raises:
-        HqcError: HQC205, scales along the input axis have no common unit of 20 bits.
-    """
-    full = np.broadcast_to(scale, codes.shape)
-    if codes.shape[0] == 0 or all(len(set(column)) == 1 for column in full.T):
-        return codes, tuple(full[0])
-    out = np.empty_like(codes)
-    units = []
-    for k in range(codes.shape[1]):
-        unit = common_unit(tuple(full[:, k]))
-        factors = [s / unit for s in full[:, k]]
-        if max(factors) > 2**20:
-            raise reject("HQC205", "weight scales along the input axis have no common unit")
-        out[:, k] = codes[:, k] * np.array([int(f) for f in factors], np.int64)
-        units.append(unit)
-    return out, tuple(units)
-
-
-def common_unit(scales: tuple[Fraction, ...]) -> Fraction:
-    """The largest rational of which all scales are integer multiples."""
-    numerator = int(np.gcd.reduce(np.array([s.numerator for s in scales], object)))
-    denominator = int(np.lcm.reduce(np.array([s.denominator for s in scales], object)))
-    return Fraction(numerator, denominator)
-
-
-def _rectified(x: Exact) -> Exact:
-    """The same tensor with its rectifiers computed, where one scale holds for all channels."""
-    while not x.is_real and x.chain.affine is None:
-        steps = x.chain.steps
-        at = 1 if isinstance(steps[0], Affine) else 0
-        affine = steps[0] if isinstance(steps[0], Affine) else Affine.of()
-        a, b = affine.at(0)
-        if not affine.is_scalar or a == 0:
-            return x
-        unit = common_unit((abs(a), abs(b)))
-        factor, offset = int(a / unit), int(b / unit)
-        top = int(np.max(np.abs(x.base), initial=0)) * abs(factor) + abs(offset)
-        if top.bit_length() > INT64_BITS:
-            return x
-        base = np.asarray(np.maximum(x.base * factor + offset, 0), np.int64)
-        chain = Chain().then(Affine.of(unit))
-        for step in steps[at + 1 :]:
-            chain = chain.then(step)
-        x = Exact(base, chain)
-    return x
-
-
 def _merge(node: Node, x: Exact, y: Exact) -> Exact:
-    x, y = _rectified(x), _rectified(y)
+    """Add, Sub or Mul of two exact tensors."""
+    if x.is_real or y.is_real:
+        raise no_form(node)
+    x, y = (_full(node, straightened(t)) for t in (x, y))
     first, second = x.chain.affine, y.chain.affine
     if first is None or second is None:
-        raise _no_form(node)
-    if not first.has_one_factor or not second.has_one_factor:
-        raise _no_form(node)
-    a, c = first.a[0], second.a[0]
-    unit = common_unit((abs(a), abs(c)))
-    left, right = int(a / unit), int(c / unit)
-    top = max(int(np.max(np.abs(t.base), initial=0)) for t in (x, y)) * (abs(left) + abs(right))
-    if top.bit_length() > INT64_BITS or x.is_real or y.is_real:
-        raise reject("HQC204", "sums beyond 62 bits", where=location_of(node))
-    base = np.asarray(x.base * left + y.base * right, np.int64)
-    return Exact(base, Chain().then(Affine((unit,), first.add_offsets(second))))
+        raise no_form(node)
+    if node.op_type == "Mul":
+        return _product(node, x, y)
+    sign = -1 if node.op_type == "Sub" else 1
+    bare = [Exact(t.base, _factors(a)) for t, a in ((x, first), (y, second))]
+    left, right, units = on_common_units(*bare)
+    offsets = Affine((Fraction(1),), second.b).then(Affine.of(sign))
+    step = Affine(units, first.add_offsets(offsets))
+    return Exact(np.asarray(left + sign * right), Chain().then(step))
 
 
-def _reshape(node: Node, x: Exact) -> Exact:
-    shape = node.outputs[0].shape
-    dims = tuple(d for d in (shape or ())[1:])
-    if x.base.shape[1:] == dims or node.op_type in ("Identity", "Cast", "Dropout"):
+def _full(node: Node, x: Exact) -> Exact:
+    """A tensor broadcast to the shape of the node's output."""
+    dims = sample_shape(node.outputs[0])
+    if x.base.shape[1:] == dims:
         return x
-    if x.chain.channels > 1 or not all(isinstance(d, int) for d in dims):
-        raise _no_form(node)
-    return Exact(x.base.reshape(-1, *dims), x.chain)
+    if x.base.ndim != len(dims) + 1 or x.chain.channels > 1:
+        raise no_form(node)
+    base: npt.NDArray[Any] = np.broadcast_to(x.base, (len(x.base), *dims))
+    return Exact(base, x.chain)
 
 
-def _no_form(node: Node) -> Exception:
-    return reject(
-        "HQC205",
-        f"{node.op_type} has no exact integer form here",
-        where=location_of(node),
-        notes=("it stands between quantisers, so it must be exact",),
-        helps=("put a quantiser before it, or move it behind the last layer",),
-    )
+def _factors(affine: Affine) -> Chain:
+    return Chain((Affine(affine.a, (Fraction(0),)),))
+
+
+def _product(node: Node, x: Exact, y: Exact) -> Exact:
+    x_, y_ = without_offset(x), without_offset(y)
+    if x_ is None or y_ is None:
+        raise no_form(node)
+    first, second = x_.chain.affine, y_.chain.affine
+    assert first is not None
+    assert second is not None
+    if (x_.top * y_.top).bit_length() > INT64_BITS:
+        raise reject("HQC204", "products beyond 62 bits", where=location_of(node))
+    n = max(len(first.a), len(second.a))
+    factors = tuple(first.at(c)[0] * second.at(c)[0] for c in range(n))
+    base = np.asarray(x_.codes * y_.codes, np.int64)
+    return Exact(base, Chain().then(Affine(factors, (Fraction(0),))))
+
+
+def _move(node: Node, found: Movement, tensors: Sequence[Exact]) -> Exact:
+    """Rearranged tensors; chains follow their channels."""
+    if len(tensors) > 1 or found.fill or np.any(found.index < 0):
+        return _assemble(node, found, tensors)
+    (x,) = tensors
+    chain: Chain | None = x.chain
+    if x.chain.channels > 1:
+        channels = found.channels()
+        chain = None if channels is None else x.chain.joined(channels)
+    if chain is None:
+        return _assemble(node, found, tensors)
+    return Exact(move(found, [x.base], 0), chain)
+
+
+def _assemble(node: Node, found: Movement, tensors: Sequence[Exact]) -> Exact:
+    """Joined or padded tensors, on a step of which every part and the padding are multiples."""
+    if any(t.is_real for t in tensors):
+        if all(t.is_real and not t.chain.steps for t in tensors):
+            return Exact(move(found, [t.base for t in tensors], found.fill), Chain())
+        raise no_form(node)
+    fill = Fraction(found.fill)
+    if len({t.chain for t in tensors}) == 1 and tensors[0].chain.channels == 1:
+        code = _code_of(fill, tensors[0].chain)
+        if code is not None or not np.any(found.index < 0):
+            bases = [t.base for t in tensors]
+            return Exact(move(found, bases, code or 0), tensors[0].chain)
+    whole = []
+    for tensor in tensors:
+        straight = straightened(tensor)
+        affine = straight.chain.affine
+        part = on_integers(straight, affine) if affine is not None else None
+        if part is None:
+            raise no_form(node)
+        whole.append(part)
+    units = [a for t in whole if (line := t.chain.affine) is not None for a in line.a]
+    unit = common_unit((*set(units), *((fill,) if fill else ())))
+    parts = []
+    for tensor in whole:
+        line = tensor.chain.affine
+        assert line is not None
+        factors = [int(a / unit) for a in line.a]
+        if (tensor.top * max(factors)).bit_length() > INT64_BITS:
+            raise reject("HQC204", f"{node.op_type} beyond 62 bits", where=location_of(node))
+        parts.append(tensor.codes * column(factors, tensor.base.ndim))
+    return Exact(move(found, parts, int(fill / unit)), Chain().then(Affine.of(unit)))
+
+
+def _code_of(value: Fraction, chain: Chain) -> int | None:
+    """The integer that an affine chain turns into a value, if there is one."""
+    affine = chain.affine
+    if affine is None or affine.a[0] == 0:
+        return None
+    code = (value - affine.b[0]) / affine.a[0]
+    return int(code) if code.denominator == 1 else None

@@ -9,7 +9,8 @@ over there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +18,18 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx_ir import Model, Node, Value
 
+from hqc.convolution import Window
 from hqc.diagnostics import reject
 from hqc.ir import Array, location_of
+from hqc.movement import is_movement, movement, sample_shape
 from hqc.operators import MultiThreshold, Quant
 from hqc.ort import session
-from hqc.partition import Partition, partition
+from hqc.partition import MAXIMA, Partition, partition
 from hqc.passes.propagate_precision import channel_ranges
 from hqc.ranges import ChannelRange, integers
 from hqc.semantics import exact_values_known, is_pass_through
 from hqc.types import DOUBLE_BITS, SINGLE_BITS, Codes, Rounding
+from hqc.unfold import unfold
 
 _SINGLE, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 _BITS = {_SINGLE: SINGLE_BITS, _DOUBLE: DOUBLE_BITS}
@@ -121,7 +125,13 @@ class _Builder:
         names = [str(v.name) for v in data]
         after = self._ranges[node.outputs[0]]
         if is_pass_through(node):
-            self._reshape(node, out, names[0])
+            self._op("Identity", out, self._kinds[names[0]], names[0])
+        elif is_movement(node):
+            self._move(node, out, after)
+        elif node.op_type in MAXIMA:
+            self._maximum(node, out, names[0])
+        elif node.op_type == "Conv":
+            self._convolve(node, out, names[0], self._ranges[data[0]])
         elif node.op_type == "Relu":
             self._op("Relu", out, self._kinds[names[0]], names[0])
         elif Quant.matches(node):
@@ -131,7 +141,9 @@ class _Builder:
         elif node.op_type == "MatMul":
             self._matmul(node, out, names[0], self._ranges[data[0]])
         elif len(names) == 2:
-            self._add(node, out, names, [self._ranges[v] for v in data], after)
+            operands = [self._ranges[v] for v in data]
+            rule = self._multiply if node.op_type == "Mul" else self._add
+            rule(node, out, names, operands, after)
         else:
             self._constant(node, out, names[0], self._ranges[data[0]], after)
 
@@ -177,14 +189,86 @@ class _Builder:
             self._op("Cast", fresh, kind, name, to=kind)
         return fresh
 
-    def _reshape(self, node: Node, out: str, x: str) -> None:
-        dims = list(node.outputs[0].shape or ())[1:]
-        if node.op_type in ("Identity", "Cast", "Dropout"):
-            self._op("Identity", out, self._kinds[x], x)
+    def _move(self, node: Node, out: str, after: ChannelRange) -> None:
+        """A rearrangement as Reshape where elements stay in order, else as Gather."""
+        found = movement(node)
+        names = [str(v.name) for v in found.sources]
+        kind = max(self._kinds[n] for n in names)  # DOUBLE is the larger of the two
+        dims = [-1, *found.index.shape]
+        flat = found.index.ravel()
+        parts = []
+        for value, name in zip(found.sources, names, strict=True):
+            shift = self._ranges[value].exponent - after.exponent
+            parts.append(self._aligned(self._as(name, kind), shift, kind))
+        if len(parts) == 1 and np.array_equal(flat, np.arange(math.prod(sample_shape(value)))):
+            self._op("Reshape", out, kind, parts[0], self._shape(f"{out}__shape", dims))
             return
-        shape = np.array([-1, *dims], np.int64)
-        self.graph.initializer.append(numpy_helper.from_array(shape, f"{out}__shape"))
-        self._op("Reshape", out, self._kinds[x], x, f"{out}__shape")
+        rows = [self._flat(out, i, part, kind) for i, part in enumerate(parts)]
+        if np.any(flat < 0):
+            rows.append(self._filled(out, rows[0], found.fill * 2.0**-after.exponent, kind))
+        joined = rows[0]
+        if len(rows) > 1:
+            joined = self._op("Concat", f"{out}__joined", kind, *rows, axis=1)
+        last = sum(math.prod(sample_shape(v)) for v in found.sources)
+        index = self._integers(f"{out}__index", np.where(flat < 0, last, flat))
+        moved = self._op("Gather", f"{out}__moved", kind, joined, index, axis=1)
+        self._op("Reshape", out, kind, moved, self._shape(f"{out}__shape", dims))
+
+    def _flat(self, out: str, index: int, x: str, kind: int) -> str:
+        return self._op("Flatten", f"{out}__flat{index}", kind, x, axis=1)
+
+    def _filled(self, out: str, row: str, code: float, kind: int) -> str:
+        """One column (N, 1) of a constant code."""
+        first = self._op(
+            "Gather", f"{out}__first", kind, row, self._integers(f"{out}__0", np.zeros(1)), axis=1
+        )
+        none = self._op("Mul", f"{out}__none", kind, first, self._scalar(0.0, kind))
+        return self._op("Add", f"{out}__fill", kind, none, self._scalar(code, kind))
+
+    def _integers(self, name: str, array: Array) -> str:
+        tensor = numpy_helper.from_array(np.asarray(array, np.int64), name)
+        self.graph.initializer.append(tensor)
+        return name
+
+    def _shape(self, name: str, dims: Sequence[int]) -> str:
+        return self._integers(name, np.array(dims))
+
+    def _maximum(self, node: Node, out: str, x: str) -> None:
+        kind = self._kinds[x]
+        if node.op_type == "GlobalMaxPool":
+            self._op("GlobalMaxPool", out, kind, x)
+            return
+        window = Window.of(node)
+        self._op("MaxPool", out, kind, x, **window.attributes(), ceil_mode=int(window.ceil))
+
+    def _convolve(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
+        assert node.inputs[1] is not None
+        codes, _ = integers(node.inputs[1])
+        sums = int(np.abs(codes).reshape(len(codes), -1).sum(axis=1).max(initial=0))
+        largest = max(abs(int(before.lo.min())), abs(int(before.hi.max()))) * sums
+        kind = self._choose(node, largest, "partial sums", x)
+        x = self._as(x, kind)
+        window = Window.of(node)
+        if kind == _SINGLE:
+            weight = self._tensor(f"{out}__weight", codes, kind)
+            self._op("Conv", out, kind, x, weight, **window.attributes())
+            return
+        made, constants = unfold(node, out, x, codes.astype(np.float64), window.group)
+        self.graph.node.extend(made)
+        self.graph.initializer.extend(constants)
+        self._kinds[out] = kind
+
+    def _multiply(
+        self,
+        node: Node,
+        out: str,
+        names: list[str],
+        before: list[ChannelRange],
+        after: ChannelRange,
+    ) -> None:
+        largest = 1 << sum(b.joined.magnitude_bits for b in before)
+        kind = self._choose(node, largest - 1, "products", *names)
+        self._op("Mul", out, kind, *(self._as(n, kind) for n in names))
 
     def _quant(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
         quant = Quant.read(node)
@@ -235,7 +319,7 @@ class _Builder:
         kind = self._choose(node, 1 << before.joined.magnitude_bits, "codes", x)
         x = self._as(x, kind)
         total = ""
-        rank = len(node.outputs[0].shape or ())
+        rank = max(2, len(node.outputs[0].shape or ()))
         for k in range(bounds.shape[1]):
             row = bounds[:, k] if bounds.shape[0] > 1 else bounds[0, k]
             shaped = np.reshape(row, (-1, *(1,) * (rank - 2))) if np.ndim(row) else row

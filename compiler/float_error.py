@@ -18,14 +18,17 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Rectifier
+from hqc.activations import Curve, Leaky
+from hqc.chains import Affine
 from hqc.coders import Coder, Thresholds
-from hqc.execute import Exact, Reference
+from hqc.exact import Exact
+from hqc.execute import Reference
+from hqc.float_sums import SUMS, Sums, widest
 from hqc.ir import Array
+from hqc.movement import is_movement, move, movement
 from hqc.operators import MultiThreshold, is_quantiser
-from hqc.partition import coder_of, computed_nodes, host_tail
-from hqc.ranges import value_range
-from hqc.semantics import chain_step, data_input, grid_constant, is_pass_through
+from hqc.partition import MAXIMA, coder_of, computed_nodes, host_tail
+from hqc.semantics import chain_step, data_input, is_pass_through
 
 Floats = npt.NDArray[np.float64]
 
@@ -211,13 +214,19 @@ class _Errors:
             if MultiThreshold.matches(node):  # the scaled count rounds before the bias is added
                 scaled = exact - MultiThreshold.read(node).out_bias
                 propagated = np.where(_representable(scaled), 0.0, SINGLE * np.abs(scaled))
-        elif node.op_type == "MatMul":
-            self.bound[value] = self._matmul(node, known[0], unit)
+        elif node.domain == "" and node.op_type in SUMS:
+            sums = Sums(self.values(known[0]), self.bound[known[0]], unit)
+            self.bound[value] = sums.bound_of(node)
             return
-        elif len(known) == 2:
-            propagated = self.bound[known[0]] + self.bound[known[1]]
+        elif is_movement(node):
+            found = movement(node)
+            propagated = move(found, [self.bound[v] for v in found.sources], 0.0)
+        elif node.domain == "" and node.op_type in MAXIMA:
+            propagated = widest(node, self.bound[known[0]])
+        elif len([v for v in node.inputs if v in self.bound]) == 2:
+            propagated = self._two(node, *(v for v in node.inputs if v is not None))
         elif is_pass_through(node):
-            propagated = self.bound[known[0]].reshape(exact.shape)
+            propagated = self.bound[known[0]]
         else:
             propagated = self._step(node, known[0], exact, unit)
         rounded = unit * np.abs(exact) + SMALLEST
@@ -227,7 +236,12 @@ class _Errors:
     def _step(self, node: Node, source: Value, exact: Floats, unit: float) -> Floats:
         step = chain_step(node)
         before = self.bound[source]
-        if isinstance(step, Rectifier) or step is None:
+        if isinstance(step, Curve):  # slopes up to 1; the library's own error is a few units
+            return before + 16 * unit
+        if isinstance(step, Leaky):
+            steepest = max(1.0, float(max(step.slopes)))
+            return before * steepest + unit * np.abs(exact)
+        if not isinstance(step, Affine):
             return before
         shape = (-1, *(1,) * (exact.ndim - 2))
         a = np.abs([float(x) for x in step.a]).reshape(shape)
@@ -247,23 +261,12 @@ class _Errors:
                 extra = np.where(_representable(exact) & (before == 0), 0.0, extra)
         return a * before + extra
 
-    def _matmul(self, node: Node, source: Value, unit: float) -> Floats:
-        grid = grid_constant(node.inputs[1])
-        assert grid is not None
-        scale = grid.scale.astype(np.float64)
-        weights = np.abs(grid.codes * scale)
-        mantissa, _ = np.frexp(scale)
-        exact_weights = bool(np.all(mantissa == 0.5))
-        weight_error = np.zeros_like(weights) if exact_weights else unit * weights
-        x, error = np.abs(self.values(source)), self.bound[source]
-        inherited = error @ (weights + weight_error) + x @ weight_error
-        total = (x + error) @ (weights + weight_error)
-        if not np.any(inherited) and exact_weights:
-            step = value_range(x).exponent + value_range(weights).exponent
-            if np.max(total, initial=0) < 2.0 ** (step - np.log2(unit)):
-                return np.zeros(total.shape)  # every partial sum is representable
-        n = weights.shape[0] + 1
-        return np.asarray(inherited + n * unit / (1 - n * unit) * total)
+    def _two(self, node: Node, x: Value, y: Value) -> Floats:
+        """The errors of two computed operands, in their result."""
+        if node.op_type != "Mul":
+            return self.bound[x] + self.bound[y]
+        a, b = np.abs(self.values(x)), np.abs(self.values(y))
+        return a * self.bound[y] + b * self.bound[x] + self.bound[x] * self.bound[y]
 
 
 def _representable(x: Floats) -> npt.NDArray[np.bool_]:

@@ -6,18 +6,25 @@ and knows nothing of their proofs: exact Python integers, one operator at a time
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 from onnx_ir import Node, Value
 
-from hqc.ir import Array, channels_of, constant, range_of, type_of
+from hqc.convolution import Taps
+from hqc.ir import Array, constant, range_of, type_of
+from hqc.movement import is_movement, movement, sample_shape
 from hqc.operators import MultiThreshold, Quant
 from hqc.types import DOUBLE_BITS, INT64_BITS, Range
 
 Integers = npt.NDArray[np.object_]
+
+#: Weights, or elements of a sample, up to which Python's integers are quick enough.
+MAX_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def derive(nodes: Iterable[Node], ports: Collection[Node]) -> dict[Value, Interv
     known: dict[Value, Interval] = {}
     for node in nodes:
         out = node.outputs[0]
-        rule = _RULES.get(node.op_type)
+        rule = _moved if is_movement(node) else _RULES.get(node.op_type)
         if node in ports:
             range_ = range_of(out)
             interval = Interval.of(range_) if range_ is not None else None
@@ -170,14 +177,66 @@ def _relu(node: Node, known: _Known) -> Interval | None:
 
 
 def _pass_through(node: Node, known: _Known) -> Interval | None:
-    x, source = _input(node, 0, known), node.inputs[0]
-    channels = channels_of(node.outputs[0])
-    if x is None or len(x.lo) in (1, channels):
-        return x
-    if node.op_type != "Flatten" or source is None or channels_of(source) != len(x.lo):
+    return _input(node, 0, known)
+
+
+def _moved(node: Node, known: _Known) -> Interval | None:
+    """Element by element: what every element of the sources reaches, gathered and joined."""
+    found = movement(node)
+    sides = [known.get(v) for v in found.sources]
+    exponents = [s.exponent for s in sides if s is not None]
+    mantissa, exponent = math.frexp(found.fill)
+    padded = bool(np.any(found.index < 0))
+    if len(exponents) != len(sides) or found.index.size > MAX_ELEMENTS:
         return None
-    repeat = (channels or 0) // len(x.lo)  # every channel becomes that many in a row
-    return Interval(np.repeat(x.lo, repeat), np.repeat(x.hi, repeat), x.exponent)
+    if padded and mantissa:
+        exponents.append(exponent - DOUBLE_BITS)
+    step = min(exponents)
+    code = int(Fraction(found.fill) / Fraction(2) ** step) if padded else 0
+    ends = []
+    for side in ("lo", "hi"):
+        elements = []
+        for value, x in zip(found.sources, sides, strict=True):
+            assert x is not None
+            dims = sample_shape(value)
+            bounds = getattr(x.at(step), side)
+            if len(bounds) not in (1, dims[0] if dims else 1):
+                return None
+            rows = np.broadcast_to(bounds.reshape(-1, 1), (dims[0], math.prod(dims[1:])))
+            elements.append(rows.ravel())
+        ends.append(np.append(np.concatenate(elements), code)[found.index])
+    dims = found.index.shape
+    if not dims:
+        return Interval(ends[0].reshape(1), ends[1].reshape(1), step)
+    lo, hi = (e.reshape(dims[0], -1) for e in ends)
+    return Interval(lo.min(axis=1), hi.max(axis=1), step)
+
+
+def _conv(node: Node, known: _Known) -> Interval | None:
+    """Each tap takes the worse end of its input channel, or 0 where it can meet padding."""
+    x, weights = _input(node, 0, known), constant_codes(node.inputs[1])
+    if x is None or weights is None or weights[0].size > MAX_ELEMENTS:
+        return None
+    w, exponent = weights
+    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    taps = Taps.of(node).index
+    outputs, per_group = w.shape[:2]
+    w = w.reshape(outputs, per_group, -1)
+    if len(x.lo) not in (1, group * per_group):
+        return None
+    lo, hi = (np.broadcast_to(s, (group * per_group,)) for s in (x.lo, x.hi))
+    always = np.all(taps >= 0, axis=0)
+    low, high = [], []
+    for o in range(outputs):
+        first = o // (outputs // group) * per_group
+        a, b = (s[first : first + per_group, None] for s in (lo, hi))
+        ends = np.stack([w[o] * a, w[o] * b])
+        least, most = ends.min(axis=0), ends.max(axis=0)
+        least = np.where(always, least, np.minimum(least, 0))
+        most = np.where(always, most, np.maximum(most, 0))
+        low.append(least.sum())
+        high.append(most.sum())
+    return Interval(_integers(low), _integers(high), x.exponent + exponent)
 
 
 def _quant(node: Node, known: _Known) -> Interval | None:
@@ -213,7 +272,8 @@ _RULES: Mapping[str, Callable[[Node, _Known], Interval | None]] = {
     "Add": _add,
     "Mul": _mul,
     "Relu": _relu,
+    "Conv": _conv,
     "Quant": _quant,
     "MultiThreshold": _multi_threshold,
-    **dict.fromkeys(("Identity", "Cast", "Reshape", "Flatten"), _pass_through),
+    **dict.fromkeys(("Identity", "Cast", "MaxPool", "GlobalMaxPool"), _pass_through),
 }

@@ -172,7 +172,7 @@ def fresh_name(graph: Graph, name: str) -> str:
 
 def make_node(
     op: str,
-    inputs: Sequence[Value],
+    inputs: Sequence[Value | None],
     *,
     like: Value,
     name: str,

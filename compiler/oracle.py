@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import onnx_ir
-from onnx_ir import Model
+from onnx_ir import Model, Node
 
-from hqc.ir import Array
+from hqc.convolution import Window
+from hqc.ir import Array, constant
+from hqc.unfold import unfold
 
 
 def run_qonnx(
@@ -27,12 +29,37 @@ def run_qonnx(
     from qonnx.core.onnx_exec import execute_onnx
 
     batch = len(next(iter(inputs.values())))
-    proto = with_batch(onnx_ir.serde.serialize_model(model), batch)
+    proto = with_batch(_without_wide_convolutions(model), batch)
     feeds = {name: np.asarray(x, np.float32) for name, x in inputs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         context = execute_onnx(ModelWrapper(proto), feeds, return_full_exec_context=intermediates)
     return dict(context)
+
+
+def _without_wide_convolutions(model: Model) -> onnx.ModelProto:
+    """The model, its float64 convolutions as the matrix products that they are."""
+    proto = onnx_ir.serde.serialize_model(model)
+    wide = {n.outputs[0].name: n for n in model.graph if n.op_type == "Conv" and _is_wide(n)}
+    if not wide:
+        return proto
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    for node in nodes:
+        original = wide.get(node.output[0])
+        weights = constant(original.inputs[1]) if original is not None else None
+        if original is None or weights is None:
+            proto.graph.node.append(node)
+            continue
+        group = Window.of(original).group
+        made, constants = unfold(original, node.output[0], node.input[0], weights, group)
+        proto.graph.node.extend(made)
+        proto.graph.initializer.extend(constants)
+    return onnx.shape_inference.infer_shapes(proto)
+
+
+def _is_wide(node: Node) -> bool:
+    return node.outputs[0].dtype == onnx_ir.DataType.DOUBLE
 
 
 def with_batch(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:

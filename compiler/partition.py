@@ -14,16 +14,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Chain, Rectifier, Single, Step
+from hqc.activations import Rectifier, Single
+from hqc.chains import Affine, Chain, Step
 from hqc.coders import Coder, Quantiser, Thresholds, real_step_function
 from hqc.diagnostics import reject
-from hqc.ir import Array, constant, location_of, type_of
+from hqc.float_tail import FloatTail
+from hqc.ir import Array, location_of, type_of
+from hqc.movement import RESHAPES, is_movement
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantiser
-from hqc.ort import session
 from hqc.semantics import (
     after_cast,
     chain_step,
@@ -37,7 +38,9 @@ from hqc.semantics import (
 from hqc.types import SINGLE_BITS, Codes, FixedType, Rounding
 
 #: Linear operators: what comes before one of them is never tail.
-LINEAR = frozenset({"MatMul", "Gemm", "Conv"})
+LINEAR = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+#: Poolings that pick one of their inputs.
+MAXIMA = frozenset({"MaxPool", "GlobalMaxPool"})
 
 
 def is_linear(node: Node) -> bool:
@@ -72,7 +75,9 @@ def host_tail(model: Model) -> set[Node]:
 
 
 def _stays_exact(node: Node) -> bool:
-    if is_pass_through(node) or node.op_type == "Relu":
+    if is_pass_through(node) or is_movement(node):
+        return True
+    if node.domain == "" and (node.op_type == "Relu" or node.op_type in MAXIMA):
         return True
     if node.op_type == "Add":
         return all(
@@ -99,8 +104,10 @@ def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
             for node in dict.fromkeys(use.node for use in value.uses()):
                 if is_quantiser(node):
                     found[node] = (graph_input, chain)
-                elif is_pass_through(node) and (chain.channels == 1 or _keeps_channels(node)):
+                elif is_pass_through(node):
                     pending.append((node.outputs[0], after_cast(node, chain)))
+                elif _reshapes(node) and (chain.channels == 1 or _keeps_channels(node)):
+                    pending.append((node.outputs[0], chain))
                 elif data_input(node) is value and (step := chain_step(node)) is not None:
                     pending.append((node.outputs[0], chain.then(step)))
                 else:
@@ -111,6 +118,10 @@ def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
                         helps=(f"state its type: --input-type {graph_input.name}=fixed<16,6>",),
                     )
     return found
+
+
+def _reshapes(node: Node) -> bool:
+    return node.domain == "" and node.op_type in RESHAPES
 
 
 def _keeps_channels(node: Node) -> bool:
@@ -200,7 +211,9 @@ class Partition:
 def _step(step: Step) -> Any:
     if isinstance(step, Affine):
         return {"a": [str(x) for x in step.a], "b": [str(x) for x in step.b]}
-    return "relu" if isinstance(step, Rectifier) else "round to float32"
+    if isinstance(step, Rectifier):
+        return "relu"
+    return "round to float32" if isinstance(step, Single) else str(step)
 
 
 def _parameters(node: Node) -> dict[str, Any]:
@@ -339,49 +352,3 @@ def _port(value: Value, external: str, own_units: bool) -> Port:
         )
     shape = tuple(int(d) for d in (value.shape or ())[1:] if isinstance(d, int))
     return Port(str(value.name), shape, type_, external, "fixed" if own_units else "codes")
-
-
-class FloatTail:
-    """The tail as one onnxruntime session: the model's own float operators, in float32."""
-
-    def __init__(self, model: Model, tail: tuple[Node, ...], entries: list[str]):
-        self._outputs = [str(v.name) for v in model.graph.outputs]
-        produced = {str(v.name) for node in tail for v in node.outputs}
-        needed = not produced.isdisjoint(self._outputs)
-        self._session = _session(model, tail, entries, self._outputs) if needed else None
-
-    def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Graph outputs from the exact values (float64) that enter the tail."""
-        out = {n: values[n].astype(np.float32) for n in self._outputs if n in values}
-        if self._session is not None:
-            feeds = {
-                i.name: values[i.name].astype(np.float64 if "double" in i.type else np.float32)
-                for i in self._session.get_inputs()
-            }
-            wanted = [o.name for o in self._session.get_outputs()]
-            out.update(zip(wanted, self._session.run(wanted, feeds), strict=True))
-        return {n: out[n] for n in self._outputs}
-
-
-def _session(model: Model, tail: tuple[Node, ...], entries: list[str], outputs: list[str]) -> Any:
-    produced = {str(v.name) for n in tail for v in n.outputs}
-    graph = onnx.GraphProto(name="tail")
-    used: dict[str, Value] = {}
-    for node in tail:
-        graph.node.append(onnx_ir.serde.serialize_node(node))
-        used.update({str(v.name): v for v in node.inputs if v is not None})
-    for name, value in used.items():
-        if (array := constant(value)) is not None:
-            graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
-        elif name not in produced:
-            graph.input.append(_free_shape(name, value))
-    for value in model.graph.outputs:
-        if value.name in produced:
-            graph.output.append(_free_shape(str(value.name), value))
-    return session(graph, model.opset_imports.get("", 18))
-
-
-def _free_shape(name: str, value: Value) -> onnx.ValueInfoProto:
-    dtype = int(value.dtype) if value.dtype is not None else onnx.TensorProto.FLOAT
-    rank = len(value.shape) if value.shape is not None else 2
-    return onnx.helper.make_tensor_value_info(name, dtype, [None] * rank)

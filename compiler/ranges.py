@@ -6,16 +6,19 @@ input's range that its sign asks for. Nothing is estimated from widths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from onnx_ir import Node, Value
 
+from hqc.convolution import Taps, Window
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of, type_of
+from hqc.movement import Movement, data_sources, is_movement, movement, sample_shape
 from hqc.operators import MultiThreshold, Quant
+from hqc.partition import MAXIMA
 from hqc.semantics import exact_values_known, grid_constant, is_pass_through
 from hqc.types import INT64_BITS, Codes, FixedType, Range
 
@@ -98,7 +101,9 @@ def _forward(node: Node, known: Mapping[Value, ChannelRange]) -> ChannelRange:
         return _port(node)
     x = known[data[0]]
     if is_pass_through(node):
-        return _reshape(node, data[0], x)
+        return x
+    if is_movement(node):
+        return _moved(movement(node), [known[v] for v in data_sources(node)])
     if node.op_type == "Relu":
         return ChannelRange(np.maximum(x.lo, 0), np.maximum(x.hi, 0), x.exponent)
     if Quant.matches(node):
@@ -107,10 +112,13 @@ def _forward(node: Node, known: Mapping[Value, ChannelRange]) -> ChannelRange:
         return ChannelRange(ends[0], ends[1], -type_.fraction)
     if MultiThreshold.matches(node):
         return _count(node, x)
-    if node.op_type == "MatMul":
-        return _matmul(node, x)
-    if len(data) == 2 and node.op_type == "Add":
-        return _sum(x, known[data[1]])
+    if node.op_type in ("MatMul", "Conv"):
+        return _weighted(node, x)
+    if node.op_type in MAXIMA:
+        return x  # a window holds at least one element of its channel
+    if _operands(node, known) == 2 and node.op_type in ("Add", "Mul"):
+        y = known[data[-1]]
+        return _sum(x, y) if node.op_type == "Add" else _times(x, y)
     other = next((v for v in node.inputs if v is not None and exact_values_known(v)), None)
     if other is not None and node.op_type == "Add" and type_of(other) is not None:
         codes, exponent = integers(other)
@@ -139,17 +147,33 @@ def _saturating(node: Node) -> FixedType:
     return type_
 
 
-def _reshape(node: Node, source: Value, x: ChannelRange) -> ChannelRange:
-    shape = node.outputs[0].shape
-    channels = len(x.lo)
-    if channels == 1 or shape is None or len(shape) < 2 or shape[1] == channels:
-        return x
-    before = source.shape
-    size = shape[1]
-    if node.op_type != "Flatten" or before is None or not isinstance(size, int):
-        return ChannelRange.of(x.joined)
-    repeat = size // channels
-    return ChannelRange(np.repeat(x.lo, repeat), np.repeat(x.hi, repeat), x.exponent)
+def _operands(node: Node, known: Mapping[Value, ChannelRange]) -> int:
+    """How many inputs are computed; `x + x` has two."""
+    return sum(v is not None and v in known for v in node.inputs)
+
+
+def _moved(found: Movement, sources: Sequence[ChannelRange]) -> ChannelRange:
+    """What each output channel takes from the channels before, and from the padding."""
+    fill = value_range(np.array([found.fill]))
+    padded = bool(np.any(found.index < 0))
+    exponent = min([x.exponent for x in sources] + [fill.exponent] * padded)
+    aligned = [x.at(exponent) for x in sources]
+    channels = found.channels()
+    if channels is None or (len(sources) == 1 and len(sources[0].lo) == 1):
+        lo, hi = min(x.joined.lo for x in aligned), max(x.joined.hi for x in aligned)
+        if padded:
+            code = fill.at(exponent)
+            lo, hi = min(lo, code.lo), max(hi, code.hi)
+        return ChannelRange(np.array([lo]), np.array([hi]), exponent)
+    counts = [sample_shape(v)[0] for v in found.sources]
+    ends = []
+    for side in ("lo", "hi"):
+        parts = [np.broadcast_to(getattr(x, side), n) for x, n in zip(aligned, counts, strict=True)]
+        filled = fill.at(exponent).lo if padded else 0
+        ends.append(np.append(np.concatenate(parts), np.int64(filled)))  # channel -1 is the padding
+    low = np.array([ends[0][row].min() for row in channels])
+    high = np.array([ends[1][row].max() for row in channels])
+    return ChannelRange(low, high, exponent)
 
 
 def _count(node: Node, x: ChannelRange) -> ChannelRange:
@@ -164,19 +188,36 @@ def _count(node: Node, x: ChannelRange) -> ChannelRange:
     return ChannelRange(low + bias, high + bias, 0)
 
 
-def _matmul(node: Node, x: ChannelRange) -> ChannelRange:
-    weights = grid_constant(node.inputs[1])
-    assert weights is not None
-    assert node.inputs[1] is not None
-    codes, exponent = integers(node.inputs[1])
-    largest = max(abs(int(x.lo.min())), abs(int(x.hi.max())))
-    if (largest * int(np.abs(codes).sum(axis=0).max(initial=0))).bit_length() > INT64_BITS:
+def _weighted(node: Node, x: ChannelRange) -> ChannelRange:
+    weight = node.inputs[1]
+    assert weight is not None
+    assert grid_constant(weight) is not None
+    codes, exponent = integers(weight)
+    group, lo, hi = 1, x.lo, x.hi
+    if node.op_type == "MatMul":
+        codes = codes.T[:, :, None]
+    else:
+        window = Window.of(node)
+        group = window.group
+        codes = codes.reshape(*codes.shape[:2], -1)
+        if Taps.of(node).pads:  # where the window meets padding, zeros take part
+            lo, hi = np.minimum(lo, 0), np.maximum(hi, 0)
+    largest = max(abs(int(lo.min())), abs(int(hi.max())), abs(int(lo.max())))
+    if (largest * int(np.abs(codes).sum(axis=(1, 2)).max(initial=0))).bit_length() > INT64_BITS:
         raise OverflowError("sums beyond 62 bits")
-    positive, negative = np.maximum(codes, 0), np.minimum(codes, 0)
-    lo = np.broadcast_to(x.lo, codes.shape[0])
-    hi = np.broadcast_to(x.hi, codes.shape[0])
+    per_group = codes.shape[1]
+    positive = np.maximum(codes, 0).sum(axis=2)
+    negative = np.minimum(codes, 0).sum(axis=2)
+    rows = codes.shape[0] // group
+    low, high = (
+        np.broadcast_to(end, group * per_group).reshape(group, 1, per_group).repeat(rows, axis=1)
+        for end in (lo, hi)
+    )
+    low, high = (end.reshape(-1, per_group) for end in (low, high))
     return ChannelRange(
-        lo @ positive + hi @ negative, hi @ positive + lo @ negative, x.exponent + exponent
+        (low * positive + high * negative).sum(axis=1),
+        (high * positive + low * negative).sum(axis=1),
+        x.exponent + exponent,
     )
 
 
@@ -184,6 +225,13 @@ def _sum(x: ChannelRange, y: ChannelRange) -> ChannelRange:
     exponent = min(x.exponent, y.exponent)
     a, b = x.at(exponent), y.at(exponent)
     return ChannelRange(a.lo + b.lo, a.hi + b.hi, exponent)
+
+
+def _times(x: ChannelRange, y: ChannelRange) -> ChannelRange:
+    if x.joined.magnitude_bits + y.joined.magnitude_bits > INT64_BITS:
+        raise OverflowError("products beyond 62 bits")
+    ends = np.stack(np.broadcast_arrays(*(a * b for a in (x.lo, x.hi) for b in (y.lo, y.hi))))
+    return ChannelRange(ends.min(axis=0), ends.max(axis=0), x.exponent + y.exponent)
 
 
 def _product(x: ChannelRange, codes: Codes, exponent: int) -> ChannelRange:

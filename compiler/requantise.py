@@ -19,6 +19,7 @@ rounding may do; where neither does, the thresholds themselves remain (`MultiThr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -152,20 +153,36 @@ def smallest_dyadic(
     Returns:
         One dyadic for all channels (shift in common, each multiplier minimal), or None.
     """
+    cut = [corners(f, c, int(lo[c]), int(hi[c])) for c in range(len(lo))]
+    return dyadic_through(cut, (f.lo, f.hi), rounding)
+
+
+def dyadic_through(
+    cut: Sequence[tuple[int, Corners]], limits: tuple[int, int], rounding: Rounding
+) -> Dyadic | None:
+    """The requantiser with the fewest multiplier bits between the corners of every channel.
+
+    Args:
+        cut: for each channel the sign of its slope, and its corners in growing order.
+        limits: lowest and highest code.
+        rounding: the quantiser's own mode, tried where no floor exists.
+    """
     modes = [Rounding.FLOOR]
     if rounding in (Rounding.ROUND, Rounding.HALF_UP, Rounding.HALF_DOWN):
         modes.append(rounding)
-    cut = [corners(f, c, int(lo[c]), int(hi[c])) for c in range(len(lo))]
     for mode in modes:
         found = [_channel(c, mode) for _, c in cut]
         if all(x is not None for x in found):
             pairs = [x for x in found if x is not None]
-            return _join(f, cut, pairs, mode)
+            return _join(cut, limits, pairs, mode)
     return None
 
 
 def _join(
-    f: StepFunction, cut: list[tuple[int, Corners]], pairs: list[tuple[int, int]], mode: Rounding
+    cut: Sequence[tuple[int, Corners]],
+    limits: tuple[int, int],
+    pairs: list[tuple[int, int]],
+    mode: Rounding,
 ) -> Dyadic | None:
     shift = max(0, *(e for _, e in pairs))
     multipliers, chosen = [], []
@@ -176,9 +193,7 @@ def _join(
             return None
         multipliers.append(sign * scaled)
         chosen.append(fewest_bits(*interval))
-    return Dyadic(
-        np.array(multipliers, np.int64), np.array(chosen, np.int64), shift, mode, f.lo, f.hi
-    )
+    return Dyadic(np.array(multipliers, np.int64), np.array(chosen, np.int64), shift, mode, *limits)
 
 
 def fewest_bits(low: int, high: int) -> int:

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Bound, Chain
+from hqc.bounds import Bound
+from hqc.chains import Affine, Chain
 from hqc.coders import Coder, Thresholds
+from hqc.movement import is_movement
 from hqc.partition import coder_of, first_quantisers, is_linear
 from hqc.semantics import chain_step, data_input, grid_constant, is_pass_through
 from hqc.types import Codes
@@ -76,7 +78,7 @@ def _corners(
 ) -> npt.NDArray[np.float64]:
     rows = [np.full(size, lo), np.full(size, hi), np.zeros(size)]
     weights = _first_weights(node.outputs[0])
-    if weights is not None and weights.shape[0] == size:
+    if weights is not None and weights.ndim == 2 and weights.shape[0] == size:
         for column in weights.T[:256]:
             up = (column > 0) if slope > 0 else (column < 0)
             rows += [np.where(up, hi, lo), np.where(up, lo, hi)]
@@ -91,6 +93,6 @@ def _first_weights(value: Value) -> Codes | None:
                 grid = grid_constant(use.node.inputs[1])
                 return None if grid is None else grid.codes
             step = None if data_input(use.node) is None else chain_step(use.node)
-            if is_pass_through(use.node) or isinstance(step, Affine):
+            if is_pass_through(use.node) or is_movement(use.node) or isinstance(step, Affine):
                 pending.append(use.node.outputs[0])
     return None

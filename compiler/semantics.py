@@ -8,6 +8,7 @@ because that is the number the model was trained and validated with.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,16 +17,18 @@ import numpy.typing as npt
 import onnx_ir as onnx_ir
 from onnx_ir import Node, Value
 
-from hqc.chains import Affine, Chain, Rectifier, Single
+from hqc.activations import Clip, Curve, Leaky, Rectifier, Single
+from hqc.chains import Affine, Chain, Step
 from hqc.diagnostics import reject
 from hqc.ir import Array, constant, location_of, type_of
+from hqc.movement import RESHAPES
 from hqc.operators import BipolarQuant, Quant, exact
 from hqc.types import Codes, Rounding
 
 #: Bits kept of an irrational square root (batch norm): no decision of ours is this close to a tie.
 SQRT_BITS = 192
 
-_PASS_THROUGH = {"Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+_PASS_THROUGH = {"Identity", "Cast", "Dropout"}
 
 #: Casts to other types round or truncate.
 _STORAGE = {onnx_ir.DataType.FLOAT.value, onnx_ir.DataType.DOUBLE.value}
@@ -87,6 +90,16 @@ def grid_constant(value: Value | None) -> GridConstant | None:
         scale = inner.scale
         scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
         return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))
+    if node.op_type in RESHAPES:
+        inner = grid_constant(node.inputs[0])
+        shape = node.outputs[0].shape
+        if inner is None or shape is None:
+            return None
+        dims = tuple(d for d in shape if isinstance(d, int))
+        scale = inner.scale
+        if scale.size > 1:
+            scale = np.broadcast_to(scale, inner.codes.shape).reshape(dims)
+        return GridConstant(inner.codes.reshape(dims), scale)
     return None
 
 
@@ -162,7 +175,7 @@ def exact_values_known(value: Value) -> bool:
 
 
 def is_pass_through(node: Node) -> bool:
-    """Whether a node only renames, casts to float32 or float64, or reshapes its first input."""
+    """Whether a node only renames its first input, or casts it to float32 or float64."""
     if node.domain != "" or node.op_type not in _PASS_THROUGH:
         return False
     target = node.attributes.get("to")
@@ -182,16 +195,16 @@ def after_cast(node: Node, chain: Chain) -> Chain:
     return chain.then(Single()) if to_single and wide else chain
 
 
-def chain_step(node: Node) -> Affine | Rectifier | None:
+def chain_step(node: Node) -> Step | None:
     """A node as a step on its one computed input, or None where it is no such thing.
 
-    Covers Relu, BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX
-    operator specification), and Add, Sub, Mul, Div with a constant.
+    Covers BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX operator
+    specification), Add, Sub, Mul, Div with a constant, and monotone activations.
     """
     if node.domain != "":
         return None
-    if node.op_type == "Relu":
-        return Rectifier()
+    if node.op_type in _ACTIVATIONS:
+        return _ACTIVATIONS[node.op_type](node)
     if node.op_type == "BatchNormalization":
         return _batch_norm(node)
     if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
@@ -216,6 +229,63 @@ def chain_step(node: Node) -> Affine | Rectifier | None:
     if any(c == 0 for c in constants):
         raise reject("HQC105", f"{node.name} divides by zero", where=location_of(node))
     return Affine(tuple(1 / c for c in constants), zeros)
+
+
+def _clip(node: Node) -> Clip | None:
+    """Clip, with its limits as inputs, or as attributes up to opset 10."""
+    limits: list[Fraction | None] = []
+    for index, name in ((1, "min"), (2, "max")):
+        given = node.inputs[index] if index < len(node.inputs) else None
+        attribute = node.attributes.get(name)
+        if given is not None:
+            array = constant(given)
+            if array is None:
+                return None
+            limit = float(np.asarray(array).ravel()[0])
+        elif attribute is not None:
+            limit = attribute.as_float()
+        else:
+            limit = math.inf
+        limits.append(Fraction(limit) if math.isfinite(limit) else None)
+    lo, hi = limits
+    if lo is not None and hi is not None and lo > hi:
+        raise reject("HQC105", f"{node.name} clips to [{lo}, {hi}]", where=location_of(node))
+    return Clip(lo, hi)
+
+
+def _leaky(node: Node) -> Step:
+    attribute = node.attributes.get("alpha")
+    slope = np.float32(attribute.as_float() if attribute is not None else 0.01)
+    return _bent(node, (Fraction(float(slope)),))
+
+
+def _prelu(node: Node) -> Step | None:
+    slopes = exact_values(node.inputs[1])
+    return None if slopes is None else _bent(node, _per_channel(node, slopes))
+
+
+def _bent(node: Node, slopes: tuple[Fraction, ...]) -> Step:
+    if not any(slopes):
+        return Rectifier()
+    if min(slopes) <= 0:
+        raise reject(
+            "HQC205",
+            f"{node.op_type} with a slope of {float(min(slopes)):g}",
+            where=location_of(node),
+            notes=("a function that falls, or is flat in some channels only, has no thresholds",),
+            helps=("use positive slopes",),
+        )
+    return Leaky(slopes)
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Node], Step | None]] = {
+    "Relu": lambda node: Rectifier(),
+    "Clip": _clip,
+    "LeakyRelu": _leaky,
+    "PRelu": _prelu,
+    "Sigmoid": lambda node: Curve("Sigmoid"),
+    "Tanh": lambda node: Curve("Tanh"),
+}
 
 
 def _batch_norm(node: Node) -> Affine:

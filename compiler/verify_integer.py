@@ -12,6 +12,7 @@ from hqc.diagnostics import Diagnostic, HqcError, Location
 from hqc.intervals import derive
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.module_printer import print_range
+from hqc.movement import is_movement
 from hqc.operators import MultiThreshold, Quant, is_quantiser
 from hqc.partition import computed_nodes, first_quantisers, host_tail
 from hqc.semantics import exact_values_known
@@ -119,8 +120,10 @@ def typed(datapath: Datapath) -> Iterator[Finding]:
 def typed_constants(datapath: Datapath) -> Iterator[Finding]:
     """Every float operand of the datapath that is no computed value is a typed constant."""
     for node in datapath.core:
+        if is_quantiser(node) or (is_movement(node) and node.op_type != "Pad"):
+            continue  # what they are told, such as the factors of a Resize, is no operand
         for value in node.inputs:
-            if is_quantiser(node) or value is None or not exact_values_known(value):
+            if value is None or not exact_values_known(value):
                 continue
             array = constant(value)
             if array is None:

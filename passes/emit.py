@@ -11,10 +11,12 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.chains import Affine, Chain, Rectifier, Step
-from hqc.diagnostics import reject
+from hqc.activations import Rectifier
+from hqc.chains import Affine, Chain, Step
+from hqc.convolution import Window
+from hqc.diagnostics import Location, reject
 from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node, set_type
-from hqc.operators import Quant
+from hqc.operators import Quant, is_power_of_two
 from hqc.ranges import ChannelRange, fit, forward, value_range
 from hqc.types import DOUBLE_BITS, SINGLE_BITS
 
@@ -28,6 +30,14 @@ class Form:
 
     value: Value
     chain: Chain
+
+
+def along_channels(values: npt.NDArray[np.float64], like: Value) -> npt.NDArray[np.float64]:
+    """Numbers per channel in a shape that broadcasts along axis 1 of a value; one stays one."""
+    rank = len(like.shape or ())
+    if values.ndim != 1 or rank <= 2:
+        return values
+    return values.reshape(1, -1, *(1,) * (rank - 2))
 
 
 class Emitter:
@@ -80,12 +90,21 @@ class Emitter:
             node.name = value.name
 
     def constant(self, name: str, values: npt.NDArray[np.float64], *, like: Value) -> Value:
+        """A typed operand of an elementwise node: one number, or one per channel (axis 1)."""
+        return self.number(name, along_channels(values, like), like=like)
+
+    def number(self, name: str, values: npt.ArrayLike, *, like: Value) -> Value:
         """A typed constant in the float type of the value it meets, where that holds it."""
         double = like.dtype == onnx_ir.DataType.DOUBLE
         array = np.asarray(values, np.float64 if double else np.float32)
         value = add_constant(self.graph, name, array)
-        set_type(value, fit(values))
+        set_type(value, fit(np.asarray(values, np.float64)))
         return value
+
+    def integers(self, name: str, numbers: Sequence[int]) -> Value:
+        """A shape, or another list of whole numbers that an operator takes."""
+        base = self._here.name if self._here is not None else "constant"
+        return add_constant(self.graph, f"{base}_{name}", np.array(numbers, np.int64))
 
     def linear(self, node: Node, x: Value, weights: npt.NDArray[np.float64]) -> Value:
         """x @ weights, in float64 where a partial sum could leave float32's integers."""
@@ -93,20 +112,96 @@ class Emitter:
         codes = np.abs(np.ldexp(weights, -step.exponent)).sum(axis=0).max(initial=0)
         bits = int(codes * self._largest(x)).bit_length()
         x = self.widen(x, bits)
-        weight = self.constant(f"{node.name}_weight", weights, like=x)
+        weight = self.number(f"{node.name}_weight", weights, like=x)
         return self.add(self.node("MatMul", (x, weight), node.outputs[0], ""))
+
+    def convolve(
+        self,
+        node: Node,
+        x: Value,
+        weights: npt.NDArray[np.float64],
+        window: Window,
+        out: tuple[int, ...],
+    ) -> Value:
+        """A convolution of x (N, C, ...) with weights (n_out, C / group, *kernel)."""
+        step = value_range(weights)
+        rows = np.abs(np.ldexp(weights, -step.exponent)).reshape(len(weights), -1)
+        x = self.widen(x, int(rows.sum(axis=1).max(initial=0) * self._largest(x)).bit_length())
+        weight = self.number(f"{node.name}_weight", weights, like=x)
+        attributes = [
+            onnx_ir.AttrInt64(k, v) if isinstance(v, int) else onnx_ir.AttrInt64s(k, v)
+            for k, v in window.attributes().items()
+        ]
+        return self.moved("Conv", (x, weight), x, "", (weights.shape[0], *out), attributes)
+
+    def reshape(self, x: Value, dims: Sequence[int], suffix: str) -> Value:
+        """Elements in order, in another shape per sample."""
+        shape = self.integers(f"{suffix.strip('_')}_shape", [-1, *dims])
+        return self.moved("Reshape", (x, shape), x, suffix, dims)
+
+    def moved(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        like: Value,
+        suffix: str,
+        dims: Sequence[int],
+        attributes: Sequence[onnx_ir.Attr] = (),
+    ) -> Value:
+        """Attach a node whose output has another shape (per sample) than its input."""
+        base = self._here.name if self._here is not None else str(like.name)
+        name = f"{base}{suffix}"
+        node = onnx_ir.Node("", op, list(inputs), attributes, name=name)
+        out = node.outputs[0]
+        batch = like.shape[0] if like.shape is not None else "N"
+        out.name, out.shape = name, onnx_ir.Shape((batch, *dims))
+        if like.dtype is not None:
+            out.type = onnx_ir.TensorType(like.dtype)
+        return self.add(node)
+
+    def scaled(
+        self,
+        x: Value,
+        factors: Sequence[Fraction],
+        suffix: str,
+        where: Location | None = None,
+    ) -> Value:
+        """A value times integers or powers of two, one or one per channel, exactly."""
+        if set(factors) == {Fraction(1)}:
+            return x
+        values = np.array([float(f) for f in factors])
+        if len(set(factors)) == 1:
+            values = values[:1]
+        if any(Fraction(v) != f for v, f in zip(values, factors, strict=False)):
+            raise reject(
+                "HQC205",
+                f"{x.name} on another tensor's scale needs factors beyond 53 bits",
+                where=where,
+                helps=("requantise both tensors to one scale",),
+            )
+        if not all(is_power_of_two(abs(f)) for f in factors if f):
+            bits = max(abs(f.numerator).bit_length() for f in factors)
+            x = self.widen(x, self.ranges[x].joined.magnitude_bits + bits)
+        base = self._here.name if self._here is not None else str(x.name)
+        flat = values.reshape(()) if values.size == 1 else values
+        constant = self.constant(f"{base}_factor", flat, like=x)
+        return self.add(self.node("Mul", (x, constant), x, suffix))
 
     def flip(self, x: Value, negative: npt.NDArray[np.bool_]) -> bool:
         """Negate channels of a linear output through its weights; False if something reads it."""
         node = x.producer()
-        if node is None or node.op_type != "MatMul" or x.uses() or x.is_graph_output():
+        known = node is not None and node.op_type in ("MatMul", "Conv")
+        if node is None or not known or x.uses() or x.is_graph_output():
             return False
         weight = node.inputs[1]
         array = constant(weight)
         assert array is not None
         assert weight is not None
-        values = np.asarray(array, np.float64) * np.where(negative, -1.0, 1.0)
-        node.replace_input_with(1, self.constant(str(weight.name), values, like=x))
+        sign = np.where(negative, -1.0, 1.0)
+        if node.op_type == "Conv":
+            sign = sign.reshape(-1, *(1,) * (array.ndim - 1))
+        values = np.asarray(array, np.float64) * sign
+        node.replace_input_with(1, self.number(str(weight.name), values, like=x))
         self.ranges[x] = forward(node, self.ranges)
         return True
 
@@ -166,7 +261,9 @@ class Emitter:
                 if set(numbers) != {Fraction(op == "Mul")}:
                     array = np.array([float(v) for v in numbers], np.float64)
                     other = add_constant(
-                        self.graph, f"{name}_{op.lower()}", array if array.size > 1 else array[0]
+                        self.graph,
+                        f"{name}_{op.lower()}",
+                        along_channels(array, x) if array.size > 1 else array[0],
                     )
                     value = self._host(op, (value, other), value, f"{name}_{op.lower()}")
         return self._cast(value, like.dtype or onnx_ir.DataType.FLOAT, f"{name}_real")

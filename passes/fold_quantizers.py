@@ -29,7 +29,8 @@ class FoldQuantizers(Pass):
     """Turn quantised constants into codes and drop quantisers that repeat the one before.
 
     A quantised constant becomes its integer codes times its scale (one typed constant where the
-    scale is a power of two). A quantiser directly after an identical one changes nothing and goes.
+    scale is a power of two). A quantiser of what lies on its grid already, because one before put
+    it there and values only moved since, changes nothing and goes.
     """
 
     name: ClassVar[str] = "fold-quantizers"
@@ -66,7 +67,10 @@ def _fold(model: Model, node: Node) -> int:
         set_type(folded, fit(values.astype(np.float64)))
         _replace(model, top, folded)
         return 1
-    codes = add_constant(model.graph, f"{name}_codes", grid.codes.astype(np.float32))
+    single = grid.codes.astype(np.float32)
+    if np.any(single.astype(np.int64) != grid.codes):
+        return 0  # wide biases: their quantiser, on float64 data, is the exact form
+    codes = add_constant(model.graph, f"{name}_codes", single)
     set_type(codes, fit(grid.codes.astype(np.float64)))
     scale = add_constant(model.graph, f"{name}_scale", grid.scale.astype(np.float32))
     product = make_node("Mul", (codes, scale), like=top.outputs[0], name=f"{name}_dequantise")
@@ -104,12 +108,42 @@ def _repeats(node: Node, source: Value) -> bool:
     before = source.producer()
     if before is None:
         return False
-    if Quant.matches(node) and Quant.matches(before):
-        a, b = Quant.read(node), Quant.read(before)
-        same_grid = np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point)
-        (a_lo, a_hi), (b_lo, b_hi) = a.code_limits, b.code_limits
-        wider = a_lo <= b_lo and b_hi <= a_hi and a.is_bipolar == b.is_bipolar
-        return same_grid and wider
+    if Quant.matches(node):
+        return _on_its_grid(Quant.read(node), source)
     if BipolarQuant.matches(node) and BipolarQuant.matches(before):
         return np.array_equal(BipolarQuant.read(node).scale, BipolarQuant.read(before).scale)
     return False
+
+
+def _on_its_grid(quant: Quant, value: Value) -> bool:
+    """Whether a value lies on a quantiser's grid, within its limits, so that nothing rounds.
+
+    True of what a quantiser of the same scale gave, after operators that pick or move values.
+    """
+    node, picked, moved = value.producer(), False, False
+    while node is not None and not Quant.matches(node):
+        if node.domain or not node.inputs or node.op_type not in _KEEP_GRID:
+            return False
+        picked |= node.op_type == "Relu"
+        moved |= node.op_type in _MOVE_CHANNELS
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is None:
+        return False
+    before = Quant.read(node)
+    several = max(quant.scale.size, quant.zero_point.size, before.zero_point.size) > 1
+    if not np.array_equal(quant.scale, before.scale) or (moved and several):
+        return False
+    if quant.is_bipolar or before.is_bipolar:
+        same = np.array_equal(quant.zero_point, before.zero_point) and not picked
+        return same and quant.is_bipolar == before.is_bipolar
+    (lo, hi), (first, last) = (
+        tuple(np.asarray(end - q.zero_point) for end in q.code_limits) for q in (quant, before)
+    )
+    if picked:  # zero comes in
+        first, last = np.maximum(first, 0), np.maximum(last, 0)
+    return bool(np.all(lo <= first) and np.all(last <= hi))
+
+
+#: Operators whose values are some of their input's values, or zero (Relu).
+_MOVE_CHANNELS = frozenset({"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"})
+_KEEP_GRID = _MOVE_CHANNELS | {"MaxPool", "GlobalMaxPool", "Relu", "Identity"}

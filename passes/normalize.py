@@ -14,11 +14,14 @@ from hqc.ir import (
     add_constant,
     bypass,
     constant,
+    derive,
     location_of,
     make_node,
     nodes,
     replace_output,
 )
+from hqc.passes.hoist import hoist_quantisers
+from hqc.passes.spellings import respelt, split_into_slices
 from hqc.passes_api import Outcome, Pass
 from hqc.semantics import exact_values_known
 
@@ -27,10 +30,11 @@ _NO_OPS = frozenset({"Identity", "Dropout"})
 
 @dataclass(frozen=True)
 class Normalize(Pass):
-    """Rewrite Gemm to MatMul and Add, reshapes that flatten to Flatten, and drop no-ops.
+    """Rewrite what can be written in several ways to one, exactly, and drop no-ops.
 
-    Identity and (inference-time) Dropout vanish; Gemm's transposition and factors move into its
-    constants only where that is exact.
+    Gemm becomes MatMul and Add, a convolution's bias an Add, Split some Slices, reductions a
+    pooling, and Identity and (inference-time) Dropout vanish. Quantisers of the inputs move in
+    front of transposes, slices and the like.
     """
 
     name: ClassVar[str] = "normalize"
@@ -51,7 +55,27 @@ class Normalize(Pass):
             elif node.op_type in ("Reshape", "Squeeze") and _flattens(node):
                 _flatten(node)
                 rewrites += 1
-        return Outcome(model, rewrites)
+            elif node.op_type == "Split":
+                rewrites += _split(node)
+            elif (new := respelt(node)) is not None:
+                replace_output(node, new, self.name)
+                rewrites += 1
+        return Outcome(model, rewrites + hoist_quantisers(model))
+
+
+def _split(node: Node) -> int:
+    new = split_into_slices(node)
+    graph = node.graph
+    if not new or graph is None:
+        return 0
+    derive(new, node, Normalize.name)
+    graph.insert_before(node, new)
+    for before, made in zip(node.outputs, new, strict=True):
+        after, name = made.outputs[0], before.name
+        onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
+        before.name, after.name = f"{name}__replaced", name
+    graph.remove(node, safe=True)
+    return 1
 
 
 def _flattens(node: Node) -> bool:

@@ -8,7 +8,8 @@ from fractions import Fraction
 import numpy as np
 from onnx_ir import Node, Value
 
-from hqc.chains import Affine, Chain, Rectifier
+from hqc.activations import Rectifier
+from hqc.chains import Affine, Chain
 from hqc.coders import Coder, Quantiser, StepFunction, Thresholds, step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, sole_consumer
@@ -110,8 +111,39 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
     chain = _over_codes(form.chain, known)
     f = _from_zero(step_function(chain, coder, channels), lo, hi)
     dyadic = None
-    if isinstance(coder, Quantiser) and _saturates(f):
+    if isinstance(coder, Quantiser) and saturates(f):
         dyadic = smallest_dyadic(f, lo, hi, coder.rounding)
+    return emit_step(emitter, node, form.value, f, dyadic, coder, max_bits)
+
+
+def emit_step(
+    emitter: Emitter,
+    node: Node,
+    value: Value,
+    f: StepFunction,
+    dyadic: Dyadic | None,
+    coder: Coder,
+    max_bits: int,
+) -> tuple[Form, str]:
+    """A step function of an integer value: as a requantiser, or as thresholds.
+
+    Args:
+        node: the quantiser.
+        value: the integers.
+        f: the codes that each reachable integer must get.
+        dyadic: a requantiser that does it, if there is one.
+        coder: the quantiser's codes.
+        max_bits: widest multiplier.
+
+    Raises:
+        HqcError: HQC202, it would take too many thresholds.
+    """
+    known = emitter.ranges[value]
+    form = Form(value, Chain())
+    if len(f.sign) == 1:
+        lo, hi = np.array([known.lo.min()]), np.array([known.hi.max()])
+    else:
+        lo, hi = (np.broadcast_to(end, len(f.sign)) for end in (known.lo, known.hi))
     if dyadic is not None and (
         dyadic.bits > max_bits or _product_bits(dyadic, known) > DOUBLE_BITS
     ):
@@ -181,7 +213,7 @@ def _native(emitter: Emitter, node: Node, form: Form) -> Form | None:
     return Form(emitter.add(built), Chain())
 
 
-def _saturates(f: StepFunction) -> bool:
+def saturates(f: StepFunction) -> bool:
     """Whether the code limits are those of a type that saturates."""
     return _code_type(f.lo, f.hi) is not None
 

@@ -12,7 +12,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from hqc.chains import Affine, Chain, Rectifier
+from hqc.activations import Rectifier
+from hqc.chains import Affine, Chain
 from hqc.coders import Quantiser, StepFunction, step_function
 from hqc.requantise import (
     Dyadic,

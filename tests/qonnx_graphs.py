@@ -26,6 +26,7 @@ class Net:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.annotations: list[tuple[str, str]] = []
+        self.kinds: dict[str, int] = {}
 
     def input(self, name: str, *dims: int | str, batch: int | str | None = "N") -> str:
         shape = [batch, *dims]
@@ -80,12 +81,16 @@ class Net:
         """A linear layer whose float weights are quantised in the graph."""
         return self.op("MatMul", x, self.quant(self.const(weights), scale, bits), name=name)
 
+    def _output(self, name: str) -> onnx.ValueInfoProto:
+        kind = self.kinds.get(name, TensorProto.FLOAT)
+        return helper.make_tensor_value_info(name, kind, None)
+
     def proto(self, *outputs: str) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "net",
             self.inputs,
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            [self._output(name) for name in outputs],
             self.constants,
         )
         for name, datatype in self.annotations:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hqc.chains import Affine, Bound, Chain, Rectifier
+from hqc.activations import Rectifier
+from hqc.bounds import Bound
+from hqc.chains import Affine, Chain
 from hqc.coders import ALWAYS, NEVER, Quantiser, Thresholds, real_step_function, step_function
 from hqc.ir import Array
 from hqc.operators import MultiThreshold, Quant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from qonnx_graphs import Net, random_net
 from hqc import pipeline
 from hqc.diagnostics import HqcError
 from hqc.exactness import ExactCore
-from hqc.execute import Reference, column_units, common_unit
+from hqc.execute import Reference
 from hqc.fast import Fast
 from hqc.ir import Array
+from hqc.linear import Weights, weights_of
 from hqc.oracle import run_qonnx
 from hqc.partition import partition
 from hqc.registry import Registry
-from hqc.semantics import fractions
 from hqc.text import parse_pipeline
 from hqc.types import Codes, FixedType, Overflow, Rounding
 
@@ -119,10 +120,6 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
             reference.run(inputs)
 
 
-def per_position(net: Net, x: str) -> str:
-    return net.dense(net.quant(x, 0.5, 4), np.eye(4, 3))
-
-
 def unquantised(net: Net, x: str) -> str:
     x = net.quant(net.op("Flatten", x), 0.5, 4)
     return net.op("MatMul", x, net.const(np.ones((16, 2))))
@@ -132,18 +129,17 @@ def last_axis(net: Net, x: str) -> str:
     return net.quant(x, np.array([0.5, 0.25, 1.0, 2.0]), 4)
 
 
-def per_channel_into_linear(net: Net, x: str) -> str:
-    x = net.quant(net.op("Flatten", x), 2.0 ** -np.arange(16.0), 4)
+def far_apart_into_linear(net: Net, x: str) -> str:
+    x = net.quant(net.op("Flatten", x), 2.0**-2 * np.arange(1.0, 17.0) ** 8, 4)
     return net.dense(x, np.ones((16, 2)))
 
 
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        (per_position, "HQC205"),
         (unquantised, "HQC103"),
         (last_axis, "HQC102"),
-        (per_channel_into_linear, "HQC205"),
+        (far_apart_into_linear, "HQC205"),
     ],
 )
 def test_what_has_no_exact_form_is_refused(make: Any, code: str) -> None:
@@ -163,12 +159,17 @@ def test_sums_beyond_62_bits_are_refused() -> None:
 
 
 def test_units_of_weights_whose_scale_varies_along_the_input() -> None:
-    scale = fractions(np.array([[0.5], [0.75]]))
-    codes, units = column_units(np.array([[1, -2], [3, 4]]), scale)
-    assert codes.tolist() == [[2, -4], [9, 12]]
-    assert set(units) == {common_unit((*scale.ravel(),))}
+    def weights(values: Any, scale: Any) -> Weights:
+        net = Net()
+        x = net.quant(net.input("x", len(values)), 1.0, 4)
+        net.op("MatMul", x, net.quant(net.const(values), scale, 8), name="y")
+        return weights_of(next(n for n in net.model("y").graph if n.op_type == "MatMul"))
+
+    found = weights([[0.5, -1.0], [2.25, 3.0]], [[0.5], [0.75]])
+    assert found.codes[:, :, 0].tolist() == [[2, 9], [-4, 12]]
+    assert set(found.scales) == {Fraction(1, 4)}
     with pytest.raises(HqcError, match="HQC205"):
-        column_units(np.array([[1], [1]]), fractions(np.array([[1.0], [2.0**-30]])))
+        weights([[1.0], [2.0**-30]], [[1.0], [2.0**-30]])
 
 
 # --- ports --------------------------------------------------------------------------------------

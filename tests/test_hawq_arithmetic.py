@@ -10,7 +10,9 @@ from hawq_models import dyadic, mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hqc.chains import Affine, Bound, Chain, Single
+from hqc.activations import Single
+from hqc.bounds import Bound
+from hqc.chains import Affine, Chain
 from hqc.execute import Reference
 from hqc.frontends.hawq import fixed_point, load
 from hqc.frontends.hawq.rescaling import Ratio, Stage, Thresholds, agrees, boundaries, find

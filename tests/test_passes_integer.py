@@ -14,7 +14,6 @@ from pass_runs import WEIGHTS, remarks, run
 from qonnx_graphs import Net, ops, random_net
 
 from hqc import pipeline
-from hqc.diagnostics import HqcError
 from hqc.equiv import against_oracle, compare
 from hqc.execute import Reference
 from hqc.fast import Fast
@@ -124,14 +123,15 @@ def test_narrow_multipliers_only_leave_thresholds() -> None:
     assert compare(Fast(result).run(x_), want).equal
 
 
-def test_linear_layers_take_features_only() -> None:
+def test_products_of_deeper_tensors_are_convolutions() -> None:
     net = Net()
     x = net.quant(net.input("x", 5, 2), 0.5, 4)
     net.quant(net.dense(x, WEIGHTS), 0.3, 4, name="y")
     model = net.model("y")
-    FoldQuantizers()(model)
-    with pytest.raises(HqcError, match="HQC102"):
-        LowerScales()(model)
+    assert "MatMul" not in ops(model)
+    for pass_ in (FoldQuantizers(), LowerScales()):
+        run(pass_, model)
+    assert "Conv" in ops(model)
 
 
 # --- prune-channels -----------------------------------------------------------------------------

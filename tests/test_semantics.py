@@ -14,7 +14,8 @@ from onnx import helper
 from onnx_ir import Node
 from qonnx_graphs import Net
 
-from hqc.chains import Affine, Rectifier
+from hqc.activations import Curve, Rectifier
+from hqc.chains import Affine
 from hqc.diagnostics import HqcError
 from hqc.execute import Reference
 from hqc.ir import set_type
@@ -150,7 +151,8 @@ def test_arithmetic_with_constants() -> None:
     assert step_of("Sub", 0.5, left=True) == Affine((Fraction(-1),), half)
     assert step_of("Div", 3.0).a == (Fraction(1, 3),)
     assert step_of("Div", 3.0, left=True) is None
-    assert step_of("Sigmoid") is None
+    assert step_of("Sigmoid") == Curve("Sigmoid")
+    assert step_of("Softplus") is None
 
 
 @pytest.mark.parametrize(

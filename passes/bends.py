@@ -1,0 +1,59 @@
+"""Bends of a chain as nodes, where a linear operator or a sum needs a straight line."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from onnx_ir import Node
+
+from hqc.activations import Rectifier
+from hqc.chains import Affine, Chain
+from hqc.diagnostics import HqcError, reject
+from hqc.ir import location_of
+from hqc.passes.emit import Emitter, Form
+
+
+def straighten(emitter: Emitter, node: Node, form: Form) -> Form:
+    """Make pending rectifiers nodes, where the offsets before them lie on the value's grid.
+
+    Raises:
+        HqcError: HQC205, another bend is pending, or a rectifier that is off the grid.
+    """
+    if form.chain.affine is not None:
+        return form
+    steps, value, scale = form.chain.steps, form.value, Affine.of()
+    last = max(i for i, step in enumerate(steps) if not isinstance(step, Affine))
+    for step in steps[: last + 1]:
+        if isinstance(step, Affine):
+            scale = scale.then(step)
+            if min(scale.a) <= 0:
+                raise _not_straight(node)
+            shift = _divided(scale)  # a * x + b = a * (x + b / a)
+            scale = Affine(scale.a, (Fraction(0),))
+            step = shift
+        elif not isinstance(step, Rectifier):
+            raise _not_straight(node)
+        if not isinstance(step, Affine) or any(step.b):
+            moved = emitter.exact_step(value, step, str(node.name))
+            if moved is None:
+                raise _not_straight(node)
+            value = moved
+    chain = Chain().then(scale)
+    for step in steps[last + 1 :]:
+        chain = chain.then(step)
+    return Form(value, chain)
+
+
+def _divided(affine: Affine) -> Affine:
+    """x -> x + b / a, for x -> a * x + b."""
+    pairs = [affine.at(c) for c in range(affine.channels)]
+    return Affine(tuple(Fraction(1) for _ in pairs), tuple(b / a for a, b in pairs))
+
+
+def _not_straight(node: Node) -> HqcError:
+    return reject(
+        "HQC205",
+        f"{node.op_type} of an activation without a quantiser",
+        where=location_of(node),
+        helps=("put a quantiser behind the activation",),
+    )
