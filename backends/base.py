@@ -13,7 +13,7 @@ from hqc.diagnostics import Diagnostic
 from hqc.partition import Partition
 from hqc.types import Codes, FixedType
 
-#: Codes of a batch, by port name: int64 arrays of shape (N, *port.shape).
+#: Codes of a batch, by port name: int64 arrays of shape (N, *port.shape), in the model's layout.
 Batch = Mapping[str, Codes]
 
 
@@ -70,7 +70,8 @@ class EmittedLayer:
 
     Attributes:
         name: layer name in the project's comments.
-        kind: "input", "dense", "requantise", "relu", "cast", "threshold" or "merge".
+        kind: "input", "dense", "conv", "maxpool", "rearrange", "requantise", "relu", "cast",
+            "threshold", "add" or "multiply".
         where: the node of the model it comes from.
         types: (role, type) pairs; roles are weight, bias, accum, scale, threshold, result.
         reuse: the reuse factor in the sources, 0 if none; hls4ml rounds it to one that fits.
@@ -93,12 +94,16 @@ class EmittedLayer:
 
 @dataclass(frozen=True)
 class Emission:
-    """What was written: the backend, the project's directory, its files and its layers."""
+    """What was written: the backend, the project's directory, its files and its layers.
+
+    `warnings` say what the vendor's tool may not manage with these options.
+    """
 
     backend: str
     directory: Path
     files: tuple[str, ...]
     layers: tuple[EmittedLayer, ...]
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 class Emulator(Protocol):

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqc.backends.readback import CArray, Sources, read_sources
+from hqc.backends.sources import CArray, Sources, read_sources
+from hqc.types import FixedType
 
 _TEMPLATE = "emulation_bridge.cpp"
 
@@ -88,11 +89,19 @@ def _sample_lines(sources: Sources, inputs: int) -> list[str]:
 
 
 def _stack_bytes(sources: Sources) -> int:
-    """An upper bound: 16 MiB, and twice the products and results of every layer."""
+    """An upper bound: 16 MiB, and twice the arrays between the layers and those inside of each.
+
+    The largest array inside of a layer holds one product per weight.
+    """
     needed = 0
+    for array in (*sources.parameters, *sources.variables):
+        needed += array.size * _bytes(sources.types.get(array.type))
     for config in sources.configs.values():
         elements = config.numbers.get("n_in", 0) * config.numbers.get("n_out", 1)
-        accum = sources.types.get(config.types.get("accum_t", ""))
-        bits = accum.width if accum is not None else 64
-        needed += elements * 8 * (bits // 64 + 2)
+        needed += elements * _bytes(sources.types.get(config.types.get("accum_t", "")))
     return (16 << 20) + 2 * ((needed + 0xFFFF) & ~0xFFFF)
+
+
+def _bytes(type_: FixedType | None) -> int:
+    """At least what an element takes; both libraries store whole words and little else."""
+    return 8 * ((type_.width if type_ is not None else 64) // 64 + 2)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Value
 
-from hqc.backends.layers import CONSTANT_BITS, Constant, Layer
+from hqc.backends.layers import CONSTANT_BITS, Constant
+from hqc.backends.layout import spread
 from hqc.diagnostics import Diagnostic, Location
 from hqc.ir import Array, constant, type_of
 from hqc.types import Codes, FixedType, Range
@@ -56,27 +57,34 @@ def _narrowest(array: Array) -> FixedType:
     return Range(int(codes.min()), int(codes.max()), -fraction).fit()
 
 
-def per_element(codes: Codes, size: int, shape: tuple[int, ...]) -> Codes:
-    """Broadcast a constant against (N, *shape) and flatten it; only per-element forms are legal."""
+def bias_codes(bias: Constant, channels: int, shape: tuple[int, ...]) -> Constant | None:
+    """A bias that broadcasts against (N, *shape) as one element per channel, None if it varies."""
+    grouped = _elements(bias.codes, shape).reshape(-1, channels)
+    if np.any(grouped != grouped[0]):
+        return None
+    return replace(bias, codes=np.ascontiguousarray(grouped[0]))
+
+
+def together(scale: Constant, bias: Constant, shape: tuple[int, ...]) -> tuple[Constant, Constant]:
+    """Scale and offset in hardware order, both with as few elements as say all: one, one per
+    channel, or one per element of (N, *shape)."""
+    if scale.codes.size == 1 and bias.codes.size == 1:
+        flat = [scale.codes.reshape(1), bias.codes.reshape(1)]
+    else:
+        flat = [_elements(c.codes, shape) for c in (scale, bias)]
+        rows = [codes.reshape(-1, shape[0]) for codes in flat]
+        if all(np.all(codes == codes[0]) for codes in rows):
+            flat = [codes[0] for codes in rows]
+    held = [np.ascontiguousarray(codes) for codes in flat]
+    return replace(scale, codes=held[0]), replace(bias, codes=held[1])
+
+
+def _elements(codes: Codes, shape: tuple[int, ...]) -> Codes:
+    """One entry per element, in hardware order, of a constant that broadcasts against samples."""
     try:
-        spread = np.broadcast_to(codes, (1, *shape)).reshape(-1)
+        return spread(codes, shape)
     except ValueError as error:
         raise Illegal(f"a constant of shape {codes.shape} against elements {shape}") from error
-    if spread.size != size:
-        raise Illegal(f"a constant of shape {codes.shape} against {size} elements")
-    return np.ascontiguousarray(spread)
-
-
-def together(scale: Constant, bias: Constant, x: Layer) -> tuple[Constant, Constant]:
-    """Scale and offset with one element each, or one per element of x each."""
-    if scale.codes.size == 1 and bias.codes.size == 1:
-        flat = (scale.codes.reshape(1), bias.codes.reshape(1))
-    else:
-        flat = (
-            per_element(scale.codes, x.size, x.shape),
-            per_element(bias.codes, x.size, x.shape),
-        )
-    return replace(scale, codes=flat[0]), replace(bias, codes=flat[1])
 
 
 def threshold_codes(thresholds: Array, type_: FixedType) -> Codes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -24,6 +25,7 @@ import platformdirs
 
 from hqc.backends.base import Batch
 from hqc.backends.bridge import Bridge, generate
+from hqc.backends.layout import from_hardware, to_hardware
 from hqc.diagnostics import Exit, reject
 from hqc.ir import Array
 from hqc.partition import Partition, Port
@@ -63,14 +65,14 @@ class CompiledEmulator:
         """Output codes for input codes, one call for the whole batch.
 
         Args:
-            codes: int64 arrays (N, *shape) by input port name.
+            codes: int64 arrays (N, *shape) by input port name, in the model's own layout.
             threads: how many to use; default all cores this process may use.
 
         Raises:
             HqcError: HQC005, a port is missing, has another shape, or codes outside its type;
                 HQC405, the system cannot start threads.
         """
-        arrays = [_codes_of(port, codes) for port in self.partition.inputs]
+        arrays = [to_hardware(_codes_of(port, codes)) for port in self.partition.inputs]
         return self._call("hqc_run_codes", arrays, threads)
 
     def run_reals(
@@ -78,7 +80,8 @@ class CompiledEmulator:
     ) -> dict[str, Codes]:
         """Output codes for real inputs (float64), rounded by the C++ types of the input ports."""
         arrays = [
-            np.ascontiguousarray(values[port.name], np.float64) for port in self.partition.inputs
+            np.ascontiguousarray(to_hardware(values[port.name]), np.float64)
+            for port in self.partition.inputs
         ]
         return self._call("hqc_run_reals", arrays, threads)
 
@@ -89,11 +92,12 @@ class CompiledEmulator:
         if len(counts) != 1:
             raise reject("HQC005", "input ports have different numbers of samples")
         samples = counts.pop()
-        outputs = {p.name: np.empty((samples, *p.shape), np.int64) for p in self.partition.outputs}
+        ports = self.partition.outputs
+        outputs = [np.empty((samples, math.prod(p.shape)), np.int64) for p in ports]
         call = getattr(self.handle, function)
         status = call(
             _pointers(arrays),
-            _pointers(list(outputs.values())),
+            _pointers(outputs),
             ctypes.c_int64(samples),
             ctypes.c_int(threads or _cores()),
             ctypes.c_int64(self.stack),
@@ -105,7 +109,7 @@ class CompiledEmulator:
                 notes=(f"each needs {self.stack >> 20} MiB of address space for its stack",),
                 exit_=Exit.TOOL,
             )
-        return outputs
+        return {p.name: from_hardware(x, p.shape) for p, x in zip(ports, outputs, strict=True)}
 
 
 def compile_emulator(directory: Path, partition: Partition) -> CompiledEmulator:

@@ -12,6 +12,7 @@ from hqc.backends.base import BackendOptions, Batch, Capabilities, Emission
 from hqc.backends.emulation import CompiledEmulator, compile_emulator
 from hqc.backends.hls4ml_graph import Flavour
 from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
+from hqc.backends.limits import too_large
 from hqc.backends.network import OPERATORS, read_network
 from hqc.backends.project import write_project
 from hqc.backends.readback import compare
@@ -22,7 +23,7 @@ from hqc.types import INT64_BITS
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 #: Names that the generated sources use themselves, beside C++'s own.
 _TAKEN = re.compile(
-    r"[wbst]\d+|config\d+|layer\d+\w*|in\d+_\w*|\w+_t|main|nnet|std|hls|defines|parameters|weights"
+    r"[wbstf]\d+|config\d+|layer\d+\w*|in\d+_\w*|\w+_t|main|nnet|std|hls|defines|parameters|weights"
     r"|ap_\w*|ac_\w*|auto|bool|break|case|catch|char|class|const|continue|default|delete|do|double"
     r"|else|enum|explicit|export|extern|false|float|for|friend|goto|if|inline|int|long|mutable"
     r"|namespace|new|operator|private|protected|public|register|return|short|signed|sizeof|static"
@@ -90,8 +91,9 @@ class Hls4mlBackend:
         network = self.network(model, partition)
         chosen = self.complete(options)
         files = write_project(network, partition, self.flavour, chosen, directory, vectors)
-        layers = compare(directory, network, chosen.strategy)
-        return Emission(self.name, directory, files, layers)
+        layers = compare(directory, network, self.flavour, chosen.strategy)
+        warnings = too_large(network, self.flavour.side_by_side, chosen)
+        return Emission(self.name, directory, files, layers, warnings)
 
     def network(self, model: Model, partition: Partition) -> Network:
         """The hardware layers of a model."""

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from hqc.backends.base import BackendOptions
+from hqc.backends.hls4ml_own import Sharing, has_own_template, own_layer, register
 from hqc.backends.layers import (
     Activation,
-    Constant,
+    Conv,
     Dense,
     Input,
     Layer,
+    MaxPool,
     Merge,
     Network,
     Requantise,
-    Threshold,
 )
+from hqc.backends.roles import layer_constants, layer_types, numbers, written_weight
 from hqc.types import FixedType, Overflow
-
-#: Header of the threshold layer, beside this file and in a project's `nnet_utils`.
-THRESHOLD_HEADER = "hqc_threshold.h"
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Flavour:
         spelling: "ap" (ap_fixed) or "ac" (ac_fixed).
         passes: run before the templates, in order; prefixed.
         activation: name of the activation templates, without suffix.
+        side_by_side: elements of one array, or products of one step, that the vendor's tool keeps
+            apart by default; None where it decides by itself.
     """
 
     hls4ml: str
@@ -47,12 +48,13 @@ class Flavour:
     spelling: str
     passes: tuple[str, ...]
     activation: tuple[str, str]
+    side_by_side: int | None = None
 
     def all_passes(self) -> list[str]:
         """Full names of the passes that run, templates last."""
         templates = [
             f"{layer}_{part}_template"
-            for layer in ("dense", "batchnormalization", "hqcthreshold")
+            for layer in ("dense", "batchnormalization", "hqclayer")
             for part in ("config", "function")
         ]
         templates += [*self.activation, "merge_config_template"]
@@ -72,6 +74,7 @@ VITIS = Flavour(
         "set_pipeline_style",
     ),
     ("activation_unarylut_config_template", "activation_hardactivation_function_template"),
+    4096,  # `maximum_size` in the project's own script
 )
 CATAPULT = Flavour(
     "Catapult",
@@ -89,11 +92,10 @@ def build_graph(
     from hls4ml.model.graph import ModelGraph
     from hls4ml.model.optimizer import optimize_model
 
-    register_threshold()
+    register((VITIS.prefix, CATAPULT.prefix))
     config = graph_config(network, flavour, options, directory)
-    graph = ModelGraph.from_layer_list(
-        config, layer_list(network, flavour), list(network.inputs), list(network.outputs)
-    )
+    layers = layer_list(network, flavour, options)
+    graph = ModelGraph.from_layer_list(config, layers, list(network.inputs), list(network.outputs))
     optimize_model(graph, flavour.all_passes())
     return graph
 
@@ -124,7 +126,11 @@ def graph_config(
         "IOType": options.io,
         "Stamp": "hqc",
         "HLSConfig": {
-            "Model": {"ReuseFactor": options.reuse_factor, "Strategy": strategy},
+            "Model": {
+                "ReuseFactor": options.reuse_factor,
+                "Strategy": strategy,
+                "PipelineStyle": _pipeline_style(network),
+            },
             "LayerName": layers,
             "Flows": [],
         },
@@ -137,46 +143,31 @@ def graph_config(
     }
 
 
-def layer_types(layer: Layer) -> dict[str, FixedType]:
-    """Each type of a layer by its role, as hls4ml names the roles (plus "threshold")."""
-    found = {"result": layer.result}
-    if isinstance(layer, Dense):
-        found |= {"weight": layer.weight.type, "bias": layer.bias.type, "accum": layer.accum}
-    elif isinstance(layer, Requantise):
-        found |= {"scale": layer.scale.type, "bias": layer.bias.type}
-    elif isinstance(layer, Threshold):
-        found |= {"threshold": layer.thresholds.type}
-    return found
+def _pipeline_style(network: Network) -> str:
+    """Layers that go window by window run as processes of their own; a pipeline around them would
+    unroll the loops over their windows."""
+    windows = any(isinstance(layer, Conv | MaxPool) for layer in network.layers)
+    return "dataflow" if windows else "auto"
 
 
-def layer_constants(layer: Layer) -> dict[str, Constant]:
-    """The constant arrays of a layer by role."""
-    if isinstance(layer, Dense):
-        return {"weight": layer.weight, "bias": layer.bias}
-    if isinstance(layer, Requantise):
-        return {"scale": layer.scale, "bias": layer.bias}
-    if isinstance(layer, Threshold):
-        return {"threshold": layer.thresholds}
-    return {}
-
-
-def layer_list(network: Network, flavour: Flavour) -> list[dict[str, Any]]:
+def layer_list(network: Network, flavour: Flavour, options: BackendOptions) -> list[dict[str, Any]]:
     """The network in the form that `ModelGraph.from_layer_list` reads."""
-    return [_layer(layer, network, flavour) for layer in network.layers]
+    return [_layer(layer, flavour, options) for layer in network.layers]
 
 
-def _layer(layer: Layer, network: Network, flavour: Flavour) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": layer.name, "inputs": list(layer.sources)}
-    data = {f"{role}_data": constant.values for role, constant in layer_constants(layer).items()}
+def _layer(layer: Layer, flavour: Flavour, options: BackendOptions) -> dict[str, Any]:
     if isinstance(layer, Input):
         return {"name": layer.name, "class_name": "InputLayer", "input_shape": [layer.size]}
+    found: dict[str, Any] = {"name": layer.name, "inputs": list(layer.sources)}
+    data = {f"{role}_data": constant.values for role, constant in layer_constants(layer).items()}
+    if has_own_template(layer):
+        if isinstance(layer, Conv):
+            data["weight_data"] = written_weight(layer, options.strategy).values
+        return found | own_layer(layer, flavour.spelling, _sharing(layer, options), data)
     if isinstance(layer, Dense):
-        n_in, n_out = layer.weight.codes.shape
-        return found | data | {"class_name": "Dense", "n_in": n_in, "n_out": n_out}
+        return found | data | numbers(layer) | {"class_name": "Dense"}
     if isinstance(layer, Requantise):
-        each = layer.scale.codes.size != 1
-        sizes = {"n_in": layer.size, "n_filt": -1 if each else 1}
-        return found | data | sizes | {"class_name": "BatchNormalization"}
+        return found | data | numbers(layer) | {"class_name": "BatchNormalization"}
     if isinstance(layer, Activation):
         function = {"relu": "relu", "cast": "linear"}[layer.function]
         table = precision(layer.result, flavour)  # the templates name a table type, unused here
@@ -187,13 +178,25 @@ def _layer(layer: Layer, network: Network, flavour: Flavour) -> dict[str, Any]:
             "table_size": 1,
             "table_t": _named(f"{layer.name}_table_t", table),
         }
-    if isinstance(layer, Threshold):
-        rows, count = layer.thresholds.codes.shape
-        sizes = {"n_in": layer.size, "n_rows": rows, "n_thresholds": count, "first": layer.bias}
-        return found | data | sizes | {"class_name": "HqcThreshold"}
     if isinstance(layer, Merge):
-        return found | {"class_name": "Merge", "op": "add"}
+        return found | {"class_name": "Merge", "op": layer.function}
     raise TypeError(f"no hls4ml layer for {type(layer).__name__}")
+
+
+def _sharing(layer: Layer, options: BackendOptions) -> Sharing:
+    """How a layer shares multipliers.
+
+    The reuse factor of hls4ml's convolutions has to divide the products of one output: with others
+    that it lets through, those for Vitis read beyond their window (measured with hls4ml 1.3, 9
+    products by 4 outputs, reuse factor 18). The nearest divisor is taken, the smaller of two.
+    """
+    if not isinstance(layer, Conv):
+        return Sharing(options.strategy, options.reuse_factor)
+    reuse = options.reuse_factor
+    if options.strategy == "resource" and layer.group == 1:
+        factors = [n for n in range(1, layer.products + 1) if layer.products % n == 0]
+        reuse = min(factors, key=lambda n: (abs(n - reuse), n))
+    return Sharing(options.strategy, reuse, layer.products * layer.bias.codes.size)
 
 
 def spell(type_: FixedType, spelling: str) -> str:
@@ -264,64 +267,3 @@ def _named(name: str, precision_: Any) -> Any:
     from hls4ml.model.types import NamedType
 
     return NamedType(name, precision_)
-
-
-# --- the threshold layer --------------------------------------------------------------------
-
-_THRESHOLD_CONFIG = """struct config{index} : nnet::hqc_threshold_config {{
-    static const unsigned n_in = {n_in};
-    static const unsigned n_rows = {n_rows};
-    static const unsigned n_thresholds = {n_thresholds};
-    static const int first = {first};
-    static const unsigned io_type = nnet::{iotype};
-    static const unsigned reuse_factor = {reuse};
-    typedef {threshold_t.name} threshold_t;
-}};\n"""
-_THRESHOLD_CALL = (
-    "nnet::hqc_threshold<{input_t}, {output_t}, {config}>({input}, {output}, {thresholds});"
-)
-
-
-@cache
-def register_threshold() -> None:
-    """Add the threshold layer to hls4ml through its extension API, once per process."""
-    from hls4ml.backends import get_backend
-    from hls4ml.backends.template import FunctionCallTemplate, LayerConfigTemplate
-    from hls4ml.model.attributes import Attribute, TypeAttribute, WeightAttribute
-    from hls4ml.model.layers import Layer as HlsLayer
-    from hls4ml.model.layers import register_layer
-
-    class HqcThreshold(HlsLayer):  # type: ignore[misc]
-        _expected_attributes = [  # noqa: RUF012 - the form hls4ml reads
-            Attribute("n_in"),
-            Attribute("n_rows"),
-            Attribute("n_thresholds"),
-            Attribute("first"),
-            WeightAttribute("threshold"),
-            TypeAttribute("threshold"),
-        ]
-
-        def initialize(self) -> None:
-            self.add_output_variable(self.get_input_variable().shape)
-            self.add_weights_variable(name="threshold", var_name="t{index}")
-
-    class Config(LayerConfigTemplate):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(HqcThreshold)
-
-        def format(self, node: Any) -> str:
-            return _THRESHOLD_CONFIG.format(**self._default_config_params(node))
-
-    class Call(FunctionCallTemplate):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(HqcThreshold, include_header=[f"nnet_utils/{THRESHOLD_HEADER}"])
-
-        def format(self, node: Any) -> str:
-            parameters = self._default_function_params(node)
-            parameters["thresholds"] = node.get_weights("threshold").name
-            return _THRESHOLD_CALL.format(**parameters)
-
-    register_layer("HqcThreshold", HqcThreshold)
-    for flavour in (VITIS, CATAPULT):
-        for template in (Config, Call):
-            get_backend(flavour.prefix).register_template(template)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hqc.diagnostics import Location
 from hqc.ir import Array
-from hqc.types import Codes, FixedType, Overflow, Range, Rounding
+from hqc.types import INT64_BITS, Codes, FixedType, Overflow, Range, Rounding
 
 #: A double holds every integer of this many bits; wider constants have no exact literal.
 CONSTANT_BITS = 53
@@ -38,9 +39,9 @@ class Layer:
     Attributes:
         name: unique C-safe name.
         sources: names of the layers it reads.
-        size: number of elements per sample.
+        shape: of the result per sample in the order of the hardware (see `hqc.backends.layout`):
+            (C), (L, C) or (H, W, C); movement may pass through other ranks.
         result: type of each element.
-        shape: element shape per sample.
         where: the node it comes from.
     """
 
@@ -70,9 +71,72 @@ class Dense(Layer):
     accum: FixedType = field(kw_only=True)
 
 
+@dataclass(frozen=True)
+class Sliding:
+    """A window over rows and columns; a 1-D window has one row.
+
+    Attributes:
+        size: (rows, columns) of the input.
+        windows: (rows, columns) of the output.
+        kernel, strides, dilations: per axis.
+        before: padding at the low ends. What the windows hang over the high ends follows.
+    """
+
+    size: tuple[int, int]
+    windows: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    before: tuple[int, int]
+
+    @property
+    def after(self) -> tuple[int, int]:
+        """Padding at the high ends that the last windows reach, at least 0."""
+        top, left = (self._over(axis) for axis in (0, 1))
+        return top, left
+
+    def _over(self, axis: int) -> int:
+        reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+        last = (self.windows[axis] - 1) * self.strides[axis] - self.before[axis]
+        return max(0, last + reach - self.size[axis])
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Layer):
+    """`result(bias + window @ weight)`, added up in `accum`; windows are padded with 0.
+
+    Attributes:
+        weight: (rows, columns, input channels per group, output channels).
+        bias: (output channels).
+        sliding: the window.
+        group: both kinds of channels fall into that many parts.
+    """
+
+    weight: Constant = field(kw_only=True)
+    bias: Constant = field(kw_only=True)
+    accum: FixedType = field(kw_only=True)
+    sliding: Sliding = field(kw_only=True)
+    group: int = field(kw_only=True)
+
+    @property
+    def products(self) -> int:
+        """Products of one window for one output channel."""
+        return math.prod(self.weight.codes.shape[:3])
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Layer):
+    """`result(max of each window)`, channel by channel; padding never wins."""
+
+    sliding: Sliding = field(kw_only=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Requantise(Layer):
-    """`result(x * scale + bias)`; scale and bias hold one element, or one per element of x."""
+    """`result(x * scale + bias)`; both hold one element, one per channel or one per element.
+
+    Channels come last, so element i has the constants at i modulo their number.
+    """
 
     scale: Constant = field(kw_only=True)
     bias: Constant = field(kw_only=True)
@@ -87,7 +151,7 @@ class Activation(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Threshold(Layer):
-    """`result(bias + #{k: x >= thresholds[row, k]})`, rows 1 or one per element of x."""
+    """`result(bias + #{k: x >= thresholds[row, k]})`, row the element modulo the rows."""
 
     thresholds: Constant = field(kw_only=True)
     bias: int = field(kw_only=True)
@@ -95,7 +159,24 @@ class Threshold(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Merge(Layer):
-    """`result(x + y)`."""
+    """`result(x + y)` for "add", `result(x * y)` for "multiply"."""
+
+    function: Literal["add", "multiply"] = field(default="add", kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Rearrange(Layer):
+    """Element i is element `index[i]` of the sources, one behind the other; -1 is `fill`.
+
+    Attributes:
+        sizes: elements of each source.
+        index: flat, one entry per element of the result.
+        fill: a code of the result.
+    """
+
+    sizes: tuple[int, ...] = field(kw_only=True)
+    index: Codes = field(kw_only=True)
+    fill: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -119,11 +200,14 @@ def accumulator(x: Range, weight: Constant, bias: Constant) -> FixedType:
     ends. Nothing overflows in this type, whatever order a template adds in.
     """
     exponent = min(x.exponent - weight.type.fraction, -bias.type.fraction)
-    ends = weight.codes.astype(object)[:, :, None] * np.array([x.lo, x.hi], object)
     shift = x.exponent - weight.type.fraction - exponent
-    low = ends.min(axis=2) * (1 << shift)
-    high = ends.max(axis=2) * (1 << shift)
-    start = bias.codes.astype(object) * (1 << (-bias.type.fraction - exponent))
+    bias_shift = -bias.type.fraction - exponent
+    bits = weight.type.width + x.magnitude_bits + shift + len(weight.codes).bit_length()
+    small = max(bits, bias.type.width + bias_shift) < INT64_BITS
+    kind: type = np.int64 if small else object  # Python's integers where a sum could be large
+    ends: list[Array] = [weight.codes.astype(kind) * (end << shift) for end in (x.lo, x.hi)]
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    start: Array = bias.codes.astype(kind) * (1 << bias_shift)
     lowest = start + np.minimum(low, 0).sum(axis=0)
     highest = start + np.maximum(high, 0).sum(axis=0)
     bounds = Range(

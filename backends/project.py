@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from hqc.backends.base import BackendOptions, Batch
-from hqc.backends.hls4ml_graph import THRESHOLD_HEADER, VITIS, Flavour, build_graph
+from hqc.backends.hls4ml_graph import VITIS, Flavour, build_graph
+from hqc.backends.hls4ml_own import TEMPLATES
 from hqc.backends.layers import Network
+from hqc.backends.layout import to_hardware
 from hqc.partition import Partition, Port
 from hqc.types import Codes
 
@@ -71,8 +73,8 @@ def _write_sources(graph: Any, flavour: Flavour, directory: Path) -> None:
     if flavour is VITIS:
         writer.write_nnet_utils_overrides(graph)
     writer.write_generated_code(graph)
-    header = Path(__file__).with_name(THRESHOLD_HEADER)
-    shutil.copyfile(header, firmware / "nnet_utils" / THRESHOLD_HEADER)
+    for header in sorted(TEMPLATES.glob("*.h")):
+        shutil.copyfile(header, firmware / "nnet_utils" / header.name)
     _edit(firmware / f"{graph.config.get_project_name()}.cpp", _without_loading)
 
 
@@ -129,8 +131,8 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _write_vectors(path: Path, ports: Sequence[Port], codes: Batch) -> None:
-    """One line per sample, the elements of all ports in order, as exact decimals."""
-    columns = [_decimals(codes[port.name], port.type.fraction) for port in ports]
+    """One line per sample, the elements of all ports as the hardware orders them, in decimals."""
+    columns = [_decimals(to_hardware(codes[port.name]), port.type.fraction) for port in ports]
     rows = zip(*columns, strict=True)
     text = "".join(" ".join(" ".join(part) for part in row) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")

@@ -71,6 +71,7 @@ def write_report(
     document = {
         "passes": passes,
         "layers": [layer.describe() for layer in emission.layers],
+        "warnings": [warning.message for warning in emission.warnings],
         "verdict": {**asdict(verdict), "text": verdict.text},
     }
     (directory / REPORT).write_text(dump(document), encoding="utf-8")
@@ -156,6 +157,7 @@ def _port(port: Port) -> dict[str, Any]:
         "name": port.name,
         "external": port.external,
         "shape": list(port.shape),
+        "layout": "channels-last",  # of the wires; the shape is the model's
         "type": str(port.type),
         "scale": 2.0**-port.type.fraction,
         "kind": port.kind,

@@ -273,6 +273,7 @@ class _Job:
             )
             assemble.write_vectors(fresh, stored, self.cut.decode(expected))
             note.detail = f"{len(emission.layers)} layers"
+            note.remarks += [warning.message for warning in emission.warnings]
         return emission
 
     def verdict(self, fresh: Path, inputs: Mapping[str, arrays.Floats]) -> Verdict:

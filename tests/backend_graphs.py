@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import onnx_ir
+import tensor_reference
 from onnx_ir import Graph, Model, Node, Value
 
 from hqc.ir import (
@@ -33,9 +35,10 @@ class Builder:
         self.ranges: dict[str, Range] = {}
         self.count = 0
 
-    def input(self, name: str, size: int, type_: FixedType) -> Value:
+    def input(self, name: str, size: int | tuple[int, ...], type_: FixedType) -> Value:
         """A float graph input and its quantiser; returns the quantised value."""
-        value = Value(name=name, shape=onnx_ir.Shape(["N", size]))
+        dims = (size,) if isinstance(size, int) else size
+        value = Value(name=name, shape=onnx_ir.Shape(["N", *dims]))
         value.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
         self.graph.inputs.append(value)
         return self._add(Quant.of_type(type_).build(self.graph, value, f"{name}_q"), type_)
@@ -72,10 +75,53 @@ class Builder:
             make_node("Relu", [x], like=x, name=self._name("relu")), found.fit(), found
         )
 
-    def merge(self, x: Value, y: Value) -> Value:
-        found = self.range_of(x) + self.range_of(y)
-        node = make_node("Add", [x, y], like=x, name=self._name("sum"))
+    def merge(self, x: Value, y: Value, op: str = "Add") -> Value:
+        a, b = self.range_of(x), self.range_of(y)
+        found = a + b if op == "Add" else a * b
+        node = make_node(op, [x, y], like=x, name=self._name("merge"))
         return self._add(node, found.fit(), found)
+
+    def conv(self, x: Value, weight: Codes, type_: FixedType, **attributes: Any) -> Value:
+        """A convolution; weight is (c_out, c_in / group, *kernel)."""
+        w = self.constant("w", weight, type_)
+        node = make_node("Conv", [x, w], like=x, name=self._name("conv"), attributes=attributes)
+        node.outputs[0].shape = self._result_shape(node, [x])
+        r = self.range_of(x).join(Range(0, 0, self.range_of(x).exponent))
+        ends = [weight.astype(object) * end for end in (r.lo, r.hi)]
+        axes = tuple(range(1, weight.ndim))
+        low, high = np.minimum(*ends).sum(axis=axes), np.maximum(*ends).sum(axis=axes)
+        found = Range(int(low.min()), int(high.max()), r.exponent - type_.fraction)
+        return self._add(node, found.fit(), found)
+
+    def max_pool(self, x: Value, **attributes: Any) -> Value:
+        node = make_node("MaxPool", [x], like=x, name=self._name("pool"), attributes=attributes)
+        node.outputs[0].shape = self._result_shape(node, [x])
+        return self._add(node, self.range_of(x).fit(), self.range_of(x))
+
+    def move(self, op: str, *inputs: Value | Any, **attributes: Any) -> Value:
+        """An operator that rearranges: computed inputs, then constants as arrays."""
+        given = [
+            x if isinstance(x, Value) or x is None else add_constant(self.graph, self._name("k"), x)
+            for x in inputs
+        ]
+        sources = [x for x in inputs if isinstance(x, Value)]
+        node = make_node(op, given, like=sources[0], name=self._name(op), attributes=attributes)
+        node.outputs[0].shape = self._result_shape(node, sources)
+        found = self.range_of(sources[0])
+        for x in sources[1:]:
+            found = found.join(self.range_of(x))
+        if op == "Pad":
+            fill = Fraction(float(inputs[2]) if len(inputs) > 2 else 0.0)
+            bits = fill.denominator.bit_length() - 1
+            code = int(fill * 2**bits)
+            found = found.join(Range(code, code, -bits))
+        return self._add(node, found.fit(), found)
+
+    def _result_shape(self, node: Node, sources: Sequence[Value]) -> onnx_ir.Shape:
+        """What the node gives for two samples of zeros, by its reference implementation."""
+        zeros = [np.zeros((2, *[int(d) for d in list(v.shape or ())[1:]])) for v in sources]
+        found = tensor_reference.evaluate(node, zeros, 0)
+        return onnx_ir.Shape(["N", *found.shape[1:]])
 
     def thresholds(self, x: Value, rows: Any, bias: int = 0) -> Value:
         rows = np.asarray(rows, np.float64)
@@ -85,6 +131,13 @@ class Builder:
 
     def node(self, op: str, inputs: Sequence[Value], type_: FixedType) -> Value:
         return self._add(make_node(op, inputs, like=inputs[0], name=self._name(op)), type_)
+
+    def retype(self, x: Value, type_: FixedType) -> Value:
+        """Annotate another type and the whole of its range."""
+        set_type(x, type_)
+        self.ranges[str(x.name)] = type_.limits
+        set_range(x, type_.limits)
+        return x
 
     def constant(self, name: str, codes: Codes, type_: FixedType) -> Value:
         values = np.ldexp(np.asarray(codes, np.float64), -type_.fraction)
@@ -138,12 +191,15 @@ def _step(node: Node, known: Mapping[str, tuple[Codes, int]]) -> tuple[Codes, in
         return type_.quantise(x, -fraction), type_.fraction
     if node.op_type == "MultiThreshold":
         view = MultiThreshold.read(node)
-        reached = np.ldexp(x.astype(np.float64), -fraction)[:, :, None] >= view.thresholds[None]
-        return reached.sum(axis=2) + int(view.out_bias), 0
+        values = np.moveaxis(np.ldexp(x.astype(np.float64), -fraction), 1, -1)
+        reached = (values[..., None] >= view.thresholds).sum(axis=-1)
+        return np.moveaxis(reached, -1, 1) + int(view.out_bias), 0
     if node.op_type == "Relu":
         return np.maximum(x, 0), fraction
-    if node.op_type in ("Identity", "Flatten"):
+    if node.op_type == "Identity":
         return x, fraction
+    if node.op_type in tensor_reference.OPERATORS:
+        return _tensor(node, known)
     other = node.inputs[1]
     assert other is not None
     array = constant(other)
@@ -162,6 +218,22 @@ def _step(node: Node, known: Mapping[str, tuple[Codes, int]]) -> tuple[Codes, in
         return x * y, fraction + y_fraction
     finest = max(fraction, y_fraction)
     return _at(x, fraction, finest) + _at(y, y_fraction, finest), finest
+
+
+def _tensor(node: Node, known: Mapping[str, tuple[Codes, int]]) -> tuple[Codes, int]:
+    """Windows and rearrangements: on codes of one common fraction."""
+    sources = [known[str(v.name)] for v in node.inputs if v is not None and v.name in known]
+    type_ = type_of(node.outputs[0])
+    assert type_ is not None
+    finest = max(fraction for _, fraction in sources)
+    if node.op_type == "Pad":
+        finest = max(finest, type_.fraction)
+    aligned = [_at(codes, fraction, finest) for codes, fraction in sources]
+    if node.op_type == "Conv":
+        weight = type_of(node.inputs[1])  # type: ignore[arg-type]
+        assert weight is not None
+        return tensor_reference.evaluate(node, aligned, weight.fraction), finest + weight.fraction
+    return tensor_reference.evaluate(node, aligned, finest), finest
 
 
 def _at(codes: Codes, fraction: int, wanted: int) -> Codes:
@@ -267,11 +339,12 @@ def corner_codes(parts: Partition, samples: int, seed: int) -> dict[str, Codes]:
         limits = port.type.limits
         codes = rng.integers(limits.lo, limits.hi + 1, (samples, *port.shape))
         ramp = limits.lo + np.arange(samples) % (limits.hi - limits.lo + 1)
-        for column in range(codes.shape[1]):
+        flat = codes.reshape(samples, -1)
+        for column in range(flat.shape[1]):
             if limits.hi - limits.lo < samples:
-                codes[:, column] = np.roll(ramp, 7 * column)
-        codes[0], codes[1] = limits.lo, limits.hi
-        codes[2], codes[3] = 0, limits.lo
-        codes[3, 1::2] = limits.hi
+                flat[:, column] = np.roll(ramp, 7 * column)
+        flat[0], flat[1] = limits.lo, limits.hi
+        flat[2], flat[3] = 0, limits.lo
+        flat[3, 1::2] = limits.hi
         found[port.name] = codes
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from backend_graphs import (
     unsigned,
     zoo,
 )
+from emulation_runs import assert_same, run_test_bench, shared_cache  # noqa: F401 - a fixture
 
 from hqc.backends.base import BackendOptions
 from hqc.backends.catapult import Catapult
@@ -28,20 +28,6 @@ from hqc.types import FixedType, Overflow
 pytestmark = pytest.mark.emulation
 BACKENDS = (Vitis(), Catapult())
 by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that all tests of one run share."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("HQC_CACHE_DIR", str(folder))
-    return folder
-
-
-def assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray], parts: Partition) -> None:
-    for port in parts.outputs:
-        differs = np.argwhere(got[port.name] != want[port.name])
-        assert not len(differs), f"{port.name} {port.type} first at {differs[0]}"
 
 
 @by_backend
@@ -91,29 +77,13 @@ def test_shared_multipliers_and_real_inputs(backend: Vitis, tmp_path: Path) -> N
     assert_same(emulator.run_reals(reals), emulator.run(host), parts)
 
 
-_BENCH_INCLUDES = {
-    "vitis": ("ap_types",),
-    "catapult": ("ac_types/include", "ac_math/include", "ac_simutils/include", "nnet_utils", "."),
-}
-
-
 @pytest.mark.long
 @by_backend
 def test_the_vendors_test_bench_prints_the_expected_outputs(backend: Vitis, tmp_path: Path) -> None:
     _, (model, parts) = inputs_and_resource()
     codes = corner_codes(parts, 200, 4)
     backend.emit(model, parts, BackendOptions(), tmp_path, (codes, evaluate(parts, codes)))
-    compiler = shutil.which("g++")
-    assert compiler is not None
-    includes = [f"-Ifirmware/{path}" for path in _BENCH_INCLUDES[backend.name]]
-    sources = ["firmware/network.cpp", "network_test.cpp", "-o", "bench"]
-    subprocess.run([compiler, "-O0", "-w", *includes, *sources], cwd=tmp_path, check=True)
-    data = [f"tb_data/tb_{name}.dat" for name in ("input_features", "output_predictions")]
-    bench = [str(tmp_path / "bench"), "firmware/weights", *data]
-    subprocess.run(bench, cwd=tmp_path, check=True, capture_output=True)
-    got, want = (
-        (tmp_path / path).read_text().split() for path in ("tb_data/csim_results.log", data[1])
-    )
+    got, want = run_test_bench(backend.name, tmp_path)
     assert [float(x) for x in got] == [float(x) for x in want]
 
 

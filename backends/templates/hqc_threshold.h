@@ -15,7 +15,7 @@ struct hqc_threshold_config {
 };
 
 // res = first + number of thresholds that data reaches. Rows of thresholds: one for all elements,
-// or one per element. Thresholds are constants on the grid of data.
+// one per channel (channels come last), or one per element. Thresholds are on the grid of data.
 template <class data_T, class res_T, typename CONFIG_T>
 void hqc_threshold(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in],
                    typename CONFIG_T::threshold_t thresholds[CONFIG_T::n_rows * CONFIG_T::n_thresholds]) {
@@ -24,8 +24,9 @@ void hqc_threshold(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in],
 
 Elements:
     for (unsigned ii = 0; ii < CONFIG_T::n_in; ii++) {
-        const unsigned row = CONFIG_T::n_rows == 1 ? 0 : ii;
+        const unsigned row = ii % CONFIG_T::n_rows;
         int count = CONFIG_T::first;
+        #pragma hls_unroll yes
     Thresholds:
         for (unsigned kk = 0; kk < CONFIG_T::n_thresholds; kk++) {
             #pragma HLS UNROLL
