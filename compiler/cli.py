@@ -52,14 +52,14 @@ def _main(argv: list[str], console: Console, as_document: bool) -> int:
         if isinstance(options, str):  # --help or --version
             print(options)
             return Exit.OK
-        console.quiet = options.quiet
+        console.quiet, options.argv = options.quiet, argv
         result = _dispatch(options, console)
         status, diagnostics = result.exit, result.diagnostics
     except HqcError as error:
         status, diagnostics = error.exit, error.diagnostics
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:  # a command that can go on says how
         console.close()
-        console.error_line("interrupted; outputs are as they were before")
+        console.error_line(str(error) or "interrupted; outputs are as they were before")
         status = INTERRUPTED
     except BrokenPipeError:
         raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hqc.cli_console import Console
-from hqc.cli_result import Result
+from hqc.cli_result import Result, table
 from hqc.diagnostics import CODES, Exit
 from hqc.options import closest, parse_input_types, usage
 
@@ -23,7 +23,22 @@ def show_command(options: Namespace, console: Console) -> Result:
     from hqc.text import print_module
 
     text = print_module(load(path, hawq_model=options.hawq_model))
-    return Result(text.rstrip(), {"model": path.name, "text": text})
+    document: dict[str, Any] = {"model": path.name, "text": text}
+    if record := _training_record(path):
+        from hqc.cli_training_text import record_text
+
+        document["training"] = record
+        text = f"{record_text(path, record)}\n\n{text}"
+    return Result(text.rstrip(), document)
+
+
+def _training_record(path: Path) -> dict[str, Any] | None:
+    """How a program came about, where `hqc quantize` made it."""
+    if path.suffix not in (".pt", ".pt2"):
+        return None
+    from hqc.frontends.hawq.record import read_record
+
+    return read_record(path)
 
 
 def _show_directory(path: Path) -> Result:
@@ -112,7 +127,7 @@ def opt_command(options: Namespace, console: Console) -> Result:
 def _timing(records: Sequence[Any]) -> str:
     rows = [(r.name, f"{r.seconds:.3f} s", f"{r.rewrites} rewrites") for r in records]
     total = sum(r.seconds for r in records)
-    return _table([*rows, ("total", f"{total:.3f} s", "")])
+    return table([*rows, ("total", f"{total:.3f} s", "")])
 
 
 def _write(path: Path, model: Any) -> None:
@@ -149,7 +164,7 @@ def passes_command(options: Namespace, console: Console) -> Result:
             for name in sorted(found)
         ],
     }
-    return Result(f"{_table(rows)}\n\ndefault pipeline: {pipeline.DEFAULT}", document)
+    return Result(f"{table(rows)}\n\ndefault pipeline: {pipeline.DEFAULT}", document)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -166,7 +181,7 @@ def backends_command(options: Namespace, console: Console) -> Result:
     found = Registry.default().backends
     rows = [(name, found[name].summary) for name in sorted(found)]
     able = {name: dataclasses.asdict(found[name].capabilities()) for name in found}
-    lines = [_table(rows)]
+    lines = [table(rows)]
     for name in sorted(found):
         lines.append(f"\n{name}")
         lines += [
@@ -185,7 +200,7 @@ def doctor_command(options: Namespace, console: Console) -> Result:
 
     found = examine()
     missing = [f for f in found if f.state == "missing"]
-    text = _table([(f.topic, f.state, f.detail) for f in found])
+    text = table([(f.topic, f.state, f.detail) for f in found])
     ending = "everything that hqc needs is here"
     if missing:
         ending = f"missing: {', '.join(f.topic for f in missing)}"
@@ -199,17 +214,8 @@ def doctor_command(options: Namespace, console: Console) -> Result:
 def explain_command(options: Namespace, console: Console) -> Result:
     """`hqc explain`."""
     if options.code is None:
-        return Result(_table(list(CODES.items())), dict(CODES))
+        return Result(table(list(CODES.items())), dict(CODES))
     code = options.code.upper()
     if code not in CODES:
         raise usage(f"no diagnostic is called {code}", *closest(code, CODES))
     return Result(f"{code}: {CODES[code]}", {code: CODES[code]})
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell; the last one as it comes."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] if rows else []
-    return "\n".join(
-        "  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1])).rstrip()
-        for row in rows
-    )

@@ -16,11 +16,13 @@ from contextlib import redirect_stdout
 from typing import NoReturn
 
 from hqc import __version__
+from hqc import cli_parser_training as training
 from hqc.cli_console import COLOURS
 from hqc.diagnostics import reject
 
 _COMMANDS = "hqc.cli_commands"
 _INSPECT = "hqc.cli_inspect"
+_TRAINING = "hqc.cli_training"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,6 +111,11 @@ def parser() -> argparse.ArgumentParser:
     command("check", "rebuild the emulation of a directory and compare", _COMMANDS, _check)
     command("opt", "run passes over a model", _INSPECT, _opt)
     command("show", "print a model's graph, or what a directory holds", _INSPECT, _show)
+    command("sensitivity", "measure how sensitive each layer is", _TRAINING, training.sensitivity)
+    command("allocate", "choose bit widths within budgets", _TRAINING, training.allocate)
+    command(
+        "quantize", "train a float model into a mixed-precision one", _TRAINING, training.quantize
+    )
     command("passes", "list the passes and the default pipeline", _INSPECT, _nothing)
     command("backends", "list the backends and what they emit", _INSPECT, _nothing)
     command("doctor", "check versions, compilers, vendor tools and plug-ins", _INSPECT, _nothing)

@@ -1,9 +1,10 @@
 """Post-training quantisation of a float model: where quantisers go, and scales from samples.
 
 Quantisers are put on the weights of each linear node (symmetric, one scale per output channel), on
-the data that enters linear nodes, averages and merges, and on outputs that no softmax or the like
-follows. Biases stay floats: they fold exactly into the requantisation later. Scales minimise the
-mean squared error over the samples.
+the data that enters linear nodes, averages and products, and on outputs that no softmax or the like
+follows. The parts of a sum or of a concatenation get a quantiser each, all on one scale, so that
+codes can be added. Biases stay floats: they fold exactly into the requantisation later. Scales
+minimise the mean squared error over the samples.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ _BY = "quantize"
 #: Operators that move values, or pick some, without computing new ones.
 _MOVES = {
     *("Flatten", "Reshape", "Transpose", "Identity", "Dropout", "Squeeze", "Unsqueeze", "MaxPool"),
-    "GlobalMaxPool",
+    *("GlobalMaxPool", "Slice", "Split", "Gather", "Expand", "DepthToSpace", "ReduceMax"),
 }
+_AVERAGES = {"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"}
 #: Operators whose data must be on a grid for an exact integer form, beside linear ones.
-_NEEDS_GRID = {"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"}
-_MERGES = {"Add", "Sub", "Mul", "Concat"}
+_NEEDS_GRID = {*_AVERAGES, "Mul"}
+#: Operators whose parts must share one grid.
+_SHARES_GRID = {"Add", "Sub", "Concat"}
 #: Results that a host computes after the exact part.
 _HOST_TAIL = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
-_NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax"}
+_NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "HardSigmoid", "Softplus", "Abs", "Exp"}
 _MAX_VALUES = 1 << 15
 _CANDIDATES = np.linspace(0.25, 1.0, 31)
 
@@ -93,11 +96,15 @@ def quantise(
     fold_batch_norms(copy)
     linears = [linear for node in copy.graph if (linear := Linear.of(node)) is not None]
     if not linears:
-        raise reject("HQC001", "the model has no linear layers to quantise")
-    roots = _roots(copy)
-    recorded = _record(copy, roots, inputs)
+        raise reject("HQC001", "the model has no linear layers or convolutions to quantise")
+    roots, joins = _roots(copy), _joins(copy)
+    wanted = dict.fromkeys([*roots, *(value for node in joins for value in _data(node))])
+    recorded = _record(copy, list(wanted), inputs)
     for linear in linears:
         _quantise_weight(copy, linear, bits, power_of_two)
+    for node in joins:
+        seen = [recorded[str(value.name)] for value in _data(node)]
+        _quantise_parts(copy, node, seen, bits, power_of_two)
     for root in roots:
         _quantise_value(copy, root, recorded[str(root.name)], bits, power_of_two)
     return copy
@@ -147,24 +154,62 @@ def _roots(model: Model) -> list[Value]:
 
 
 def _grid_inputs(node: Node) -> list[Value]:
+    """The data of a node that gets quantisers of its own."""
     if node.domain:
         return []
-    data = [v for v in node.inputs if v is not None and constant(v) is None]
-    if Linear.of(node) is not None or node.op_type in _NEEDS_GRID:
+    data = _data(node)
+    if Linear.of(node) is not None or node.op_type in _AVERAGES:
         return data[:1]
-    if node.op_type in {*_MERGES, "MatMul", "Gemm", "Conv"} and len(data) > 1:
+    if node.op_type in {*_NEEDS_GRID, "MatMul", "Gemm", "Conv", "ConvTranspose"} and len(data) > 1:
         return data
     return []
+
+
+def _data(node: Node) -> list[Value]:
+    return [v for v in node.inputs if v is not None and constant(v) is None]
+
+
+def _joins(model: Model) -> list[Node]:
+    """The nodes whose parts must share one grid."""
+    found = [n for n in nodes(model.graph) if n.op_type in _SHARES_GRID and not n.domain]
+    return [node for node in found if len(_data(node)) > 1]
 
 
 def _origin(value: Value) -> Value:
     """The value that a value is a rearrangement of."""
     maker = value.producer()
-    while maker is not None and maker.op_type in _MOVES and not maker.domain:
+    while maker is not None and _moves(maker):
         source = maker.inputs[0]
         assert source is not None
         value, maker = source, source.producer()
     return value
+
+
+def _moves(node: Node) -> bool:
+    """Whether all results of a node are among its first input's values, or zero."""
+    if node.domain or not node.inputs or constant(node.inputs[0]) is not None:
+        return False
+    if node.op_type == "Pad":
+        mode = node.attributes.get("mode")
+        fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        given = len(node.inputs) < 3 or fill is not None
+        return mode is None or mode.as_string() != "constant" or (given and not np.any(fill))
+    if node.op_type == "Resize":
+        return node.attributes["mode"].as_string() == "nearest"
+    return node.op_type in _MOVES
+
+
+def _not_negative(value: Value) -> bool:
+    """Whether a value has no negative elements, for what computes it."""
+    maker = _origin(value).producer()
+    if maker is None or maker.domain:
+        return False
+    if maker.op_type == "Clip":
+        low = constant(maker.inputs[1]) if len(maker.inputs) > 1 else None
+        return low is not None and bool(np.all(low >= 0))
+    if maker.op_type in _AVERAGES and maker.inputs[0] is not None:
+        return _not_negative(maker.inputs[0])
+    return maker.op_type in _NOT_NEGATIVE
 
 
 def _record(model: Model, values: list[Value], inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -232,12 +277,32 @@ def _quantise_weight(model: Model, linear: Linear, bits: int, power_of_two: bool
     linear.node.replace_input_with(1, made.outputs[0])
 
 
-def _quantise_value(model: Model, value: Value, seen: Array, bits: int, power_of_two: bool) -> None:
-    maker = value.producer()
-    signed = maker is None or maker.op_type not in _NOT_NEGATIVE
+def _quantise_parts(
+    model: Model, node: Node, seen: list[Array], bits: int, power_of_two: bool
+) -> None:
+    """One quantiser in front of each part of a sum or concatenation, all on the same grid."""
+    parts = [i for i, v in enumerate(node.inputs) if v is not None and constant(v) is None]
+    signed = not all(_not_negative(value) for value in _data(node))
+    quant = _grid(np.concatenate(seen), bits, signed, power_of_two)
+    for k, i in enumerate(parts):
+        value = node.inputs[i]
+        assert value is not None
+        name = _fresh(model, f"{node.name or node.op_type}/Quant_{k}")
+        made = quant.build(model.graph, value, name)
+        derive([made], node, _BY)
+        model.graph.insert_before(node, made)
+        node.replace_input_with(i, made.outputs[0])
+
+
+def _grid(seen: Array, bits: int, signed: bool, power_of_two: bool) -> Quant:
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     scale = _scales(seen.reshape(1, -1), low, high, power_of_two).reshape(())
-    quant = Quant(scale, np.zeros((), np.int64), bits, signed, False, Rounding.ROUND)
+    return Quant(scale, np.zeros((), np.int64), bits, signed, False, Rounding.ROUND)
+
+
+def _quantise_value(model: Model, value: Value, seen: Array, bits: int, power_of_two: bool) -> None:
+    maker = value.producer()
+    quant = _grid(seen, bits, not _not_negative(value), power_of_two)
     users = tuple(value.uses())
     stem = (maker.name or str(value.name)).rpartition("/")[0] if maker is not None else value.name
     made = quant.build(model.graph, value, _fresh(model, f"{stem or value.name}/Quant"))

@@ -14,11 +14,12 @@ from onnx_ir import Graph, Model, Node, Value
 from hqc.ir import Array, add_constant, bypass, constant, derive, nodes, sole_consumer
 
 _BY = "quantize"
+_LINEAR = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear node with constant weights: `MatMul`, `Gemm` or `Conv`.
+    """A linear node with constant weights: `MatMul`, `Gemm`, `Conv`, or `ConvTranspose`.
 
     Attributes:
         node: the node; its first input is the data.
@@ -33,7 +34,7 @@ class Linear:
     @classmethod
     def of(cls, node: Node | None) -> Linear | None:
         """View a node, or None if it is something else."""
-        if node is None or node.domain or node.op_type not in ("MatMul", "Gemm", "Conv"):
+        if node is None or node.domain or node.op_type not in _LINEAR:
             return None
         if len(node.inputs) < 2 or constant(node.inputs[0]) is not None:
             return None
@@ -42,6 +43,8 @@ class Linear:
             return None
         if node.op_type == "Gemm" and (_flag(node, "alpha", 1.0) != 1 or _flag(node, "transA", 0)):
             return None
+        if node.op_type == "ConvTranspose" and _flag(node, "group", 1) != 1:
+            return None  # groups share the axis of the output channels
         axis = 1
         if node.op_type == "Conv" or (node.op_type == "Gemm" and _flag(node, "transB", 0)):
             axis = 0
@@ -107,7 +110,7 @@ def _into_next(graph: Graph, norm: Node) -> bool:
     after = sole_consumer(norm.outputs[0])
     linear = Linear.of(after)
     affine = _affine(norm)
-    if linear is None or affine is None or linear.node.op_type == "Conv" or linear.weight.ndim != 2:
+    if linear is None or affine is None or "Conv" in linear.node.op_type or linear.weight.ndim != 2:
         return False
     factor, offset = affine
     weight = np.asarray(linear.weight, np.float64)
@@ -137,7 +140,7 @@ def _replace(graph: Graph, linear: Linear, weight: Array, bias: Array, add: Node
     old = node.inputs[1]
     assert old is not None
     node.replace_input_with(1, add_constant(graph, f"{old.name}_folded", weight.astype(np.float32)))
-    name = f"{node.name or node.outputs[0].name}_bias"
+    name = f"{node.name or node.outputs[0].name}_folded_bias"
     value = add_constant(graph, name, bias.astype(np.float32))
     if add is not None:
         data = next(v for v in add.inputs if v is not None and constant(v) is None)

@@ -21,8 +21,16 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from hqc.diagnostics import HqcError, Location, reject
 from hqc.frontends.brevitas import from_brevitas, is_brevitas
-from hqc.frontends.torch_graph import BATCH, MAX_FOLDED, Batch, Builder, Const, refuse
-from hqc.frontends.torch_ops import FOLDABLE, TRANSLATORS
+from hqc.frontends.torch_graph import (
+    BATCH,
+    MAX_FOLDED,
+    Batch,
+    Builder,
+    Const,
+    module_of,
+    refuse,
+)
+from hqc.frontends.torch_ops import FOLDABLE, KEPT, TRANSLATORS
 
 __all__ = ["as_examples", "export_module", "from_exported", "from_module", "from_torch"]
 
@@ -108,6 +116,9 @@ def as_examples(example_inputs: Any) -> tuple[torch.Tensor, ...]:
 
 @contextmanager
 def _eval_mode(module: nn.Module) -> Iterator[None]:
+    if isinstance(module, fx.GraphModule) and "eval" in vars(module):
+        yield  # torch.export made it: its mode is part of the graph, and cannot be switched
+        return
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
@@ -206,7 +217,7 @@ def _translate(builder: Builder, node: fx.Node) -> Any:
         return _symbolic(builder, node)
     schema = node.target._schema
     args = _arguments(node, schema)
-    if schema.name != "hqc::quant" and _is_constant(builder, node):
+    if schema.name not in KEPT and _is_constant(builder, node):
         return _fold(builder, node, schema.name)
     translator = TRANSLATORS.get(schema.name)
     if translator is None:
@@ -259,7 +270,8 @@ def _fold(builder: Builder, node: fx.Node, name: str) -> Any:
     first = builder.find(node.args[0]) if node.args else None
     if name in _VIEWS and isinstance(first, Const) and result.shape == first.tensor.shape:
         return first
-    return _consts(result, node.name)
+    path, _ = module_of(node)
+    return _consts(result, f"{path}/{node.name}" if path else node.name)
 
 
 def _size(shape: Any) -> int:

@@ -13,6 +13,7 @@ import pickletools
 import re
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ import hqc.frontends.torch_op  # noqa: F401 - registers hqc::quant, which progra
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends import torch_sanitise
 
-__all__ = ["load_program"]
+__all__ = ["load_program", "read_extra"]
 
 _MAX_MEMBERS = 100_000
+_MAX_EXTRA = 1 << 26
 _SAVE_HELP = (
     "save the program itself: torch.export.save(torch.export.export(model.eval(), inputs), path)"
 )
@@ -67,6 +69,21 @@ def load_program(path: Path) -> ExportedProgram:
             notes=(str(error)[:200],),
             helps=("save it again, or check the download",),
         ) from error
+
+
+def read_extra(path: Path, name: str) -> bytes | None:
+    """The bytes of an extra file of `torch.export.save`, or None where there is none.
+
+    No more is asked of the file than to be a zip archive; `load_program` checks programs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [m for m in archive.namelist() if m.partition("/")[2] == f"extra/{name}"]
+            if len(found) != 1 or archive.getinfo(found[0]).file_size > _MAX_EXTRA:
+                return None
+            return archive.read(found[0])
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+        return None
 
 
 def _not_an_archive(path: Path, head: bytes) -> HqcError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -59,6 +60,11 @@ class Batch:
     """The size of the batch axis as a number in the program."""
 
 
+def node_value(arg: fx.Node) -> Any:
+    """The fake tensor of an FX node, or a tuple of them, for their shapes."""
+    return arg.meta["val"]
+
+
 def source_of(node: fx.Node) -> str:
     """The user's line that made a node: `model.py:41  x = self.act2(x)`, else its module."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
@@ -106,6 +112,7 @@ class Builder:
         self.batch = batch
         self._names: set[str] = set()
         self._made: dict[tuple[int, bool], Value] = {}
+        self._kept: list[Const | QuantisedConst] = []
 
     # --- names and shapes ---
 
@@ -129,7 +136,11 @@ class Builder:
         Raises:
             HqcError: HQC104, another axis is dynamic or axis 0 is not the batch.
         """
-        dims = list(node.meta["val"].shape)
+        return self.shape_like(node.meta["val"], node)
+
+    def shape_like(self, tensor: Any, node: fx.Node) -> onnx_ir.Shape:
+        """The shape of one of the tensors that a node computes; see `shape_of`."""
+        dims = list(tensor.shape)
         rest = [d for d in dims[1:] if isinstance(d, int)]
         if not dims or str(dims[0]) != self.batch or len(rest) != len(dims) - 1:
             raise refuse(
@@ -153,13 +164,18 @@ class Builder:
         if isinstance(found, int | float):
             return add_constant(self.graph, self.unique("constant"), np.array(found, np.float32))
         if isinstance(found, Const | QuantisedConst):
-            key = (id(found), transposed)
-            if key not in self._made:
-                self._made[key] = self._materialise(found, transposed)
-            return self._made[key]
+            return self.value_of(found, transposed=transposed)
         if isinstance(found, Value):
             return self._transpose(found, arg) if transposed else found
         raise refuse("HQC102", f"{arg} is not a tensor that can be translated", arg)
+
+    def value_of(self, found: Const | QuantisedConst, *, transposed: bool = False) -> Value:
+        """The ONNX value of a constant, made where it is first used."""
+        key = (id(found), transposed)
+        if key not in self._made:
+            self._made[key] = self._materialise(found, transposed)
+            self._kept.append(found)  # so that no other object takes its id
+        return self._made[key]
 
     def _materialise(self, found: Const | QuantisedConst, transposed: bool) -> Value:
         if isinstance(found, Const):
@@ -201,7 +217,7 @@ class Builder:
     def add(
         self,
         op: str,
-        inputs: list[Value],
+        inputs: Sequence[Value | None],
         node: fx.Node,
         *,
         attributes: dict[str, Any] | None = None,
@@ -214,7 +230,8 @@ class Builder:
         out = made.outputs[0]
         out.name = name
         out.shape = shape if shape is not None else self.shape_of(node)
-        dtype = next((v.dtype for v in inputs if v.dtype is not None), None)
+        given = [v.dtype for v in inputs if v is not None]
+        dtype = next((d for d in given if d is not None), None)
         if dtype is not None:
             out.type = onnx_ir.TensorType(dtype)
         self.graph.append(made)
@@ -252,7 +269,26 @@ def read_quant(builder: Builder, node: fx.Node, args: dict[str, Any]) -> Quant:
     )
 
 
+def along_channels(found: Const | QuantisedConst, rank: int) -> Const | QuantisedConst:
+    """A vector () or (C,), shaped to broadcast along axis 1 of tensors of a rank."""
+    shape = (-1, *(1,) * (rank - 2))
+    if isinstance(found, Const):
+        return Const(found.name, found.tensor.reshape(shape))
+    quant = found.quant
+    scale, zero_point = (
+        parameter if parameter.size == 1 else parameter.reshape(shape)
+        for parameter in (quant.scale, quant.zero_point)
+    )
+    const = Const(found.const.name, found.const.tensor.reshape(shape))
+    return QuantisedConst(const, replace(quant, scale=scale, zero_point=zero_point), found.node)
+
+
 def _transposed(parameter: Array) -> Array:
     if parameter.ndim == 0 or parameter.size == 1:
         return parameter.reshape(())
     return np.atleast_2d(parameter).T
+
+
+Args = dict[str, Any]
+#: From an FX node and its arguments by name to what it becomes.
+Translator = Callable[[Builder, fx.Node, Args], Any]

@@ -1,28 +1,30 @@
-"""ATen operators to ONNX + QONNX: one small function each, and the table that names them."""
+"""ATen operators to ONNX + QONNX: layers and elementwise functions, and the table of all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx_ir
 from onnx_ir import Value
 from torch import fx
 
+from hqc.frontends import pt2e
 from hqc.frontends.torch_graph import (
+    Args,
     Batch,
     Builder,
     Const,
     QuantisedConst,
+    Translator,
+    along_channels,
+    node_value,
     read_quant,
     refuse,
 )
+from hqc.frontends.torch_ops_images import IMAGES
+from hqc.frontends.torch_ops_moves import MOVES
 from hqc.ir import add_constant
-
-Args = dict[str, Any]
-Translator = Callable[[Builder, fx.Node, Args], Any]
 
 
 def _quant(b: Builder, node: fx.Node, a: Args) -> Value | QuantisedConst:
@@ -80,26 +82,30 @@ def _or_fill(b: Builder, arg: Any, channels: int, fill: float) -> Value:
     return add_constant(b.graph, b.unique("constant"), np.full(channels, fill, np.float32))
 
 
-def node_value(arg: fx.Node) -> Any:
-    """The fake tensor of an FX node, for its shape."""
-    return arg.meta["val"]
-
-
 def _unary(op: str, b: Builder, node: fx.Node, a: Args) -> Value:
     return b.add(op, [b.value(a["self"])], node)
 
 
 def _binary(op: str, b: Builder, node: fx.Node, a: Args) -> Value:
-    if a.get("alpha", 1) != 1 or a.get("rounding_mode") is not None:
-        raise refuse("HQC102", f"{op} with alpha or a rounding mode", node)
-    return b.add(op, [b.value(a["self"]), b.value(a["other"])], node)
+    if a.get("rounding_mode") is not None:
+        raise refuse("HQC102", f"{op} with a rounding mode", node)
+    other = b.value(a["other"])
+    if a.get("alpha", 1) != 1:
+        factor = np.array(a["alpha"], np.float32)
+        constant = add_constant(b.graph, b.unique("constant"), factor)
+        other = b.add("Mul", [other, constant], node, shape=other.shape)
+    return b.add(op, [b.value(a["self"]), other], node)
 
 
 def _rsub(b: Builder, node: fx.Node, a: Args) -> Value:
+    if a.get("alpha", 1) != 1:
+        raise refuse("HQC102", "rsub with alpha", node)
     return _binary("Sub", b, node, {**a, "self": a["other"], "other": a["self"]})
 
 
 def _softmax(op: str, b: Builder, node: fx.Node, a: Args) -> Value:
+    if a.get("dtype") is not None or a.get("half_to_float"):
+        raise refuse("HQC102", f"{op} with a dtype", node)
     axis = int(a["dim"]) % len(node_value(node).shape)
     return b.add(op, [b.value(a["self"])], node, attributes={"axis": axis})
 
@@ -110,8 +116,8 @@ def _leaky_relu(b: Builder, node: fx.Node, a: Args) -> Value:
 
 
 def _clamp(b: Builder, node: fx.Node, a: Args) -> Value:
-    low = a["min"] if "min" in a else a.get("min_val", 0)
-    high = a["max"] if "max" in a else a.get("max_val", 6)
+    """`clamp(min, max)`, `clamp_min(min)`, `clamp_max(max)`, `hardtanh(min_val, max_val)`."""
+    low, high = (a.get(end, a.get(f"{end}_val")) for end in ("min", "max"))
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         raise refuse("HQC102", "clamp between tensors", node)
     edges = [-np.inf if low is None else low, np.inf if high is None else high]
@@ -122,49 +128,46 @@ def _clamp(b: Builder, node: fx.Node, a: Args) -> Value:
     return b.add("Clip", [b.value(a["self"]), *limits], node)
 
 
-def _reshape(b: Builder, node: fx.Node, a: Args) -> Value:
-    shape = b.shape_of(node)
-    b.shape_of(a["self"])
-    if len(shape) == 2:
-        return b.add("Flatten", [b.value(a["self"])], node, attributes={"axis": 1})
-    target = np.array([0, *list(shape)[1:]], np.int64)
-    goal = add_constant(b.graph, b.unique("shape"), target)
-    return b.add("Reshape", [b.value(a["self"]), goal], node)
+def _relu6(b: Builder, node: fx.Node, a: Args) -> Value:
+    return _clamp(b, node, {**a, "min": 0, "max": 6})
 
 
-def _permute(b: Builder, node: fx.Node, a: Args) -> Value:
-    rank = len(node_value(node).shape)
-    perm = list(range(rank))
-    if "dims" in a:
-        perm = [int(d) % rank for d in a["dims"]]
-    else:
-        i, j = int(a.get("dim0", 0)) % rank, int(a.get("dim1", 1)) % rank
-        perm[i], perm[j] = perm[j], perm[i]
-    found = b.find(a["self"])
-    if isinstance(found, QuantisedConst) and perm == [1, 0]:
-        return b.value(a["self"], transposed=True)
-    fixed = onnx_ir.Shape([int(d) for d in node_value(node).shape])
-    shape = fixed if isinstance(found, QuantisedConst) else None
-    attributes = {"perm": perm}
-    return b.add("Transpose", [b.value(a["self"])], node, attributes=attributes, shape=shape)
+def _prelu(b: Builder, node: fx.Node, a: Args) -> Value:
+    """Slopes () or (C,) on axis 1; ONNX aligns them with the last axes."""
+    slopes = b.find(a["weight"])
+    if not isinstance(slopes, Const | QuantisedConst):
+        raise refuse("HQC108", "slopes that depend on the input", node)
+    weight = b.value_of(along_channels(slopes, len(node_value(node).shape)))
+    return b.add("PRelu", [b.value(a["self"]), weight], node)
 
 
-def _cat(b: Builder, node: fx.Node, a: Args) -> Value:
-    axis = int(a["dim"]) % len(node_value(node).shape)
-    return b.add("Concat", [b.value(x) for x in a["tensors"]], node, attributes={"axis": axis})
+def _elu(b: Builder, node: fx.Node, a: Args) -> Value:
+    if a["scale"] != 1 or a["input_scale"] != 1:
+        raise refuse("HQC102", "elu with scales", node)
+    return b.add("Elu", [b.value(a["self"])], node, attributes={"alpha": float(a["alpha"])})
 
 
-def _reduce(op: str, b: Builder, node: fx.Node, a: Args) -> Value:
-    rank = len(node_value(a["self"]).shape)
-    if a.get("dim") is None or a.get("dtype") is not None:
-        raise refuse("HQC102", f"{op} over all axes, or with a dtype", node)
-    axes = sorted(int(d) % rank for d in a["dim"])
-    keep = int(a["keepdim"])
-    if op == "ReduceMean":
-        attributes: Args = {"axes": axes, "keepdims": keep}
-        return b.add(op, [b.value(a["self"])], node, attributes=attributes)
-    dims = add_constant(b.graph, b.unique("axes"), np.array(axes, np.int64))
-    return b.add(op, [b.value(a["self"]), dims], node, attributes={"keepdims": keep})
+def _hard_sigmoid(b: Builder, node: fx.Node, a: Args) -> Value:
+    attributes = {"alpha": 1 / 6, "beta": 0.5}
+    return b.add("HardSigmoid", [b.value(a["self"])], node, attributes=attributes)
+
+
+def _softplus(b: Builder, node: fx.Node, a: Args) -> Value:
+    if a["beta"] != 1:
+        raise refuse("HQC102", "softplus with another beta", node)
+    return b.add("Softplus", [b.value(a["self"])], node)
+
+
+def _silu(b: Builder, node: fx.Node, a: Args) -> Value:
+    x = b.value(a["self"])
+    return b.add("Mul", [x, b.add("Sigmoid", [x], node)], node)
+
+
+def _square(b: Builder, node: fx.Node, a: Args) -> Value:
+    if a.get("exponent", 2) != 2:
+        raise refuse("HQC102", f"a power of {a['exponent']}", node, "only squares are translated")
+    x = b.value(a["self"])
+    return b.add("Mul", [x, x], node)
 
 
 def _same(b: Builder, node: fx.Node, a: Args) -> Any:
@@ -186,75 +189,13 @@ def _nothing(b: Builder, node: fx.Node, a: Args) -> None:
     """Assertions of the exporter about shapes."""
 
 
-def _conv(b: Builder, node: fx.Node, a: Args) -> Value:
-    kernel = [int(k) for k in node_value(a["weight"]).shape[2:]]
-    rank = len(kernel)
-    if a.get("transposed") or any(a.get("output_padding", ())):
-        raise refuse("HQC102", "a transposed convolution", node)
-    dilation = _each(a["dilation"], rank)
-    before, after = _padding(a["padding"], kernel, dilation)
-    attributes = {
-        "kernel_shape": kernel,
-        "strides": _each(a["stride"], rank),
-        "pads": [*before, *after],
-        "dilations": dilation,
-        "group": int(a["groups"]),
-    }
-    inputs = [b.value(a["input"]), b.value(a["weight"])]
-    if a["bias"] is not None:
-        inputs.append(b.value(a["bias"]))
-    return b.add("Conv", inputs, node, attributes=attributes)
-
-
-def _padding(given: Any, kernel: list[int], dilation: list[int]) -> tuple[list[int], list[int]]:
-    if given == "same":
-        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        return [t // 2 for t in total], [t - t // 2 for t in total]
-    pads = [0] * len(kernel) if given == "valid" else _each(given, len(kernel))
-    return pads, pads
-
-
-def _each(given: Any, rank: int) -> list[int]:
-    values = [int(v) for v in (given if isinstance(given, list | tuple) else [given])]
-    return values * rank if len(values) == 1 else values
-
-
-def _pool(op: str, rank: int, b: Builder, node: fx.Node, a: Args) -> Value:
-    if a["ceil_mode"] or a.get("divisor_override") is not None:
-        raise refuse("HQC102", "pooling with ceil_mode or a divisor", node)
-    kernel = _each(a["kernel_size"], rank)
-    pads = _each(a["padding"], rank)
-    attributes: Args = {
-        "kernel_shape": kernel,
-        "strides": _each(a["stride"], rank) if a["stride"] else kernel,
-        "pads": [*pads, *pads],
-    }
-    if op == "MaxPool":
-        attributes["dilations"] = _each(a["dilation"], rank)
-    else:
-        attributes["count_include_pad"] = int(a["count_include_pad"])
-    return b.add(op, [b.value(a["self"])], node, attributes=attributes)
-
-
-def _global_pool(b: Builder, node: fx.Node, a: Args) -> Value:
-    if any(int(s) != 1 for s in node_value(node).shape[2:]):
-        raise refuse("HQC102", "adaptive pooling to more than one value", node)
-    return b.add("GlobalAveragePool", [b.value(a["self"])], node)
-
-
-def _argmax(b: Builder, node: fx.Node, a: Args) -> Value:
-    if a["dim"] is None:
-        raise refuse("HQC102", "argmax over all axes", node)
-    axis = int(a["dim"]) % len(node_value(a["self"]).shape)
-    attributes = {"axis": axis, "keepdims": int(a["keepdim"])}
-    found = b.add("ArgMax", [b.value(a["self"])], node, attributes=attributes)
-    found.type = onnx_ir.TensorType(onnx_ir.DataType.INT64)
-    return found
-
+#: Quantisers stay quantisers where their operands are constants: those are weights.
+KEPT = frozenset({"hqc::quant", *pt2e.TRANSLATORS})
 
 #: By ATen schema name, whatever the overload.
 TRANSLATORS: dict[str, Translator] = {
     "hqc::quant": _quant,
+    **pt2e.TRANSLATORS,
     "aten::linear": _linear,
     "aten::addmm": _addmm,
     **dict.fromkeys(("aten::mm", "aten::matmul", "aten::bmm"), _matmul),
@@ -279,6 +220,11 @@ TRANSLATORS: dict[str, Translator] = {
             "floor": "Floor",
             "ceil": "Ceil",
             "sign": "Sign",
+            "hardswish": "HardSwish",
+            "hardswish_": "HardSwish",
+            "sigmoid_": "Sigmoid",
+            "tanh_": "Tanh",
+            "selu": "Selu",
         }.items()
     },
     **{
@@ -297,26 +243,17 @@ TRANSLATORS: dict[str, Translator] = {
             "aten::clamp_max",
             "aten::hardtanh",
             "aten::hardtanh_",
-            "aten::relu6",
-            "aten::relu6_",
+            "aten::clip",
         ),
         _clamp,
     ),
-    **dict.fromkeys(
-        (
-            "aten::flatten",
-            "aten::view",
-            "aten::reshape",
-            "aten::_unsafe_view",
-            "aten::unsqueeze",
-            "aten::squeeze",
-        ),
-        _reshape,
-    ),
-    **dict.fromkeys(("aten::permute", "aten::transpose", "aten::t", "aten::numpy_T"), _permute),
-    "aten::cat": _cat,
-    "aten::mean": partial(_reduce, "ReduceMean"),
-    "aten::sum": partial(_reduce, "ReduceSum"),
+    **dict.fromkeys(("aten::relu6", "aten::relu6_"), _relu6),
+    "aten::prelu": _prelu,
+    **dict.fromkeys(("aten::elu", "aten::elu_"), _elu),
+    **dict.fromkeys(("aten::hardsigmoid", "aten::hardsigmoid_"), _hard_sigmoid),
+    "aten::softplus": _softplus,
+    **dict.fromkeys(("aten::silu", "aten::silu_"), _silu),
+    **dict.fromkeys(("aten::square", "aten::pow"), _square),
     **dict.fromkeys(
         (
             "aten::dropout",
@@ -341,14 +278,8 @@ TRANSLATORS: dict[str, Translator] = {
         ),
         _nothing,
     ),
-    **dict.fromkeys(("aten::conv1d", "aten::conv2d", "aten::convolution"), _conv),
-    **{
-        f"aten::{kind}_pool{rank}d": partial(_pool, op, rank)
-        for kind, op in {"max": "MaxPool", "avg": "AveragePool"}.items()
-        for rank in (1, 2)
-    },
-    **dict.fromkeys(("aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d"), _global_pool),
-    "aten::argmax": _argmax,
+    **IMAGES,
+    **MOVES,
 }
 
 #: Operators that may be evaluated on constants at translation time, beside the ones above:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hqc.diagnostics import HqcError, reject
+from hqc.frontends import pt2e
 
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _PATH = re.compile(r"(?!__)\w*(\.(?!__)\w+)*", re.ASCII)
@@ -165,12 +166,15 @@ def _operator(text: str, key: str) -> str:
     found = _OPERATOR.fullmatch(text)
     if not found or found[2] in _DENIED_OPERATORS:
         raise hostile("an operator", text)
-    if found[1] not in ("aten", "hqc"):
+    if found[1] in ("aten", "hqc"):
+        return text
+    if found[2] not in pt2e.OPERATORS.get(found[1], ()):
         raise reject(
             "HQC101",
             f"operator {found[1]}::{found[2]} is not known",
-            helps=("only ATen operators and the quantisers of hqc.frontends.torch are",),
+            helps=("only ATen operators, and the quantisers of hqc, PT2E and torchao, are",),
         )
+    pt2e.register(found[1])
     return text
 
 

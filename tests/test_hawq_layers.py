@@ -199,7 +199,7 @@ class Branching(nn.Module):
 @pytest.mark.parametrize(
     ("model", "bits", "message"),
     [
-        (nn.Sequential(nn.Conv1d(1, 1, 1), nn.Flatten(), nn.Linear(4, 2)), 6, "HQC603.*convol"),
+        (nn.Sequential(nn.ConvTranspose1d(1, 1, 1), nn.Linear(4, 2)), 6, "HQC603.*quantised form"),
         (Shared(), 6, "HQC603.*called twice"),
         (Branching(), 6, "HQC603.*cannot be traced"),
         (nn.ReLU(), 6, "HQC603.*no linear"),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import onnx
 import onnx_ir
 import onnxruntime
 import pytest
 import torch
+from onnx_run import qonnx_run
 from torch import Tensor, nn
 
 from hqc import ir
 from hqc.diagnostics import HqcError
+from hqc.execute import Reference
 from hqc.frontends.calibrate import quantise, require_quantised
 from hqc.frontends.torch_export import from_module
+from hqc.loading import normalise, read
 from hqc.operators import Quant, power_of_two
 
 
@@ -50,21 +51,6 @@ def trained() -> tuple[onnx_ir.Model, np.ndarray, np.ndarray]:
     torch.set_num_threads(threads)
     net.eval()
     return from_module(net, x[:2]), x.numpy(), net(x).detach().numpy()
-
-
-def qonnx_run(model: onnx_ir.Model, x: np.ndarray) -> np.ndarray:
-    from qonnx.core.modelwrapper import ModelWrapper
-    from qonnx.core.onnx_exec import execute_onnx
-
-    proto = onnx.load_from_string(ir.to_bytes(model))
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_value = len(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = execute_onnx(ModelWrapper(proto), {model.graph.inputs[0].name: x})
-    return found[model.graph.outputs[0].name]
 
 
 @pytest.mark.parametrize("power", [False, True])
@@ -135,6 +121,80 @@ def test_gemm_conv_and_softmax_models() -> None:
     assert "BatchNormalization" not in kinds
     got = qonnx_run(quantised, x.numpy())
     np.testing.assert_allclose(got, module(x).detach().numpy(), atol=0.02)
+
+
+class Images(nn.Module):
+    """Convolutions, one of them depthwise; both kinds of pooling; a sum; a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
+        self.deep, self.wide = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 2, 1)
+        self.norm2, self.fc = nn.BatchNorm2d(4), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = nn.functional.max_pool2d(torch.relu(x + self.norm2(self.deep(x))), 2)
+        x = torch.cat([x, torch.relu(self.wide(x))], 1)
+        return self.fc(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[onnx_ir.Model, np.ndarray, np.ndarray]:
+    torch.manual_seed(2)
+    net, x = Images(), torch.randn(300, 1, 12, 12)
+    for _ in range(5):
+        net(x)
+    net.eval()
+    return from_module(net, x[:2]), x.numpy(), net(x).detach().numpy()
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_convolutions_and_pooling(
+    images: tuple[onnx_ir.Model, np.ndarray, np.ndarray], power: bool
+) -> None:
+    model, x, want = images
+    quantised = quantise(model, 8, {"x": x[:200]}, power_of_two=power)
+    got = qonnx_run(quantised, x)
+    assert np.sqrt(np.mean((got - want) ** 2)) < 0.06 * want.std()
+    nodes = list(quantised.graph)
+    assert not [n for n in nodes if n.op_type == "BatchNormalization"]
+    for node in nodes:
+        if node.op_type in ("Conv", "GlobalAveragePool"):
+            assert comes_from_a_quantiser(node.inputs[0])
+        if node.op_type == "Conv":
+            scale = Quant.read(node.inputs[1].producer()).scale
+            assert scale.shape == (node.inputs[1].shape[0], 1, 1, 1)
+
+
+def comes_from_a_quantiser(value: onnx_ir.Value) -> bool:
+    maker = value.producer()
+    while maker.op_type == "MaxPool":
+        maker = maker.inputs[0].producer()
+    return Quant.matches(maker)
+
+
+def test_parts_of_sums_and_joins_share_one_scale(
+    images: tuple[onnx_ir.Model, np.ndarray, np.ndarray],
+) -> None:
+    model, x, _ = images
+    quantised = quantise(model, 8, {"x": x[:200]})
+    joins = [n for n in quantised.graph if n.op_type in ("Concat", "Add")]
+    joins = [n for n in joins if all(v.producer() is not None for v in n.inputs)]
+    assert sorted(n.op_type for n in joins) == ["Add", "Concat"]
+    for node in joins:
+        parts = [Quant.read(v.producer()) for v in node.inputs]
+        assert len({(float(p.scale), p.signed) for p in parts}) == 1
+        assert parts[0].signed is (node.op_type == "Add")  # the parts of the other are rectified
+
+
+def test_a_calibrated_convolutional_network_has_an_exact_form(
+    images: tuple[onnx_ir.Model, np.ndarray, np.ndarray],
+) -> None:
+    model, x, _ = images
+    quantised = quantise(model, 6, {"x": x[:200]})
+    exact = Reference(normalise(read(quantised)).model).run({"x": x[:50]})["output"]
+    assert np.isclose(exact, qonnx_run(quantised, x[:50]), atol=1e-5).mean() > 0.9
 
 
 def test_refusals(trained: tuple[onnx_ir.Model, np.ndarray, np.ndarray]) -> None:

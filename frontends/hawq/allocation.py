@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hqc.diagnostics import reject
-from hqc.frontends.hawq.costs import Table
+from hqc.frontends.hawq.costs import UNITS, Table
 from hqc.frontends.hawq.milp import Choices, step
 
 __all__ = ["Allocation", "Problem", "front", "solve"]
@@ -240,15 +240,23 @@ def _infeasible(reduced: _Reduced, budgets: Mapping[str, float]) -> Exception:
         others = [(reduced.costs[n], b) for n, b in budgets.items() if n != name and b < math.inf]
         alone = reduced.choices.minimise(table)
         within = reduced.choices.minimise(table, others)
+        unit = UNITS.get(name, "")
         if alone is not None:
-            notes.append(f"{name}: {budget:,.15g} asked for, {_number(table, alone)} is the least")
+            least = f"{_number(table, alone)}{unit} is the least"
+            notes.append(f"{name}: {budget:,.15g}{unit} asked for, {least}")
         if within is not None:
-            helps.append(f"the nearest feasible budget for {name} is {_number(table, within)}")
+            nearest = f"{_at_least(table.value(within)):,.15g}{unit}"
+            helps.append(f"the nearest feasible budget for {name} is {nearest}")
     if not helps:
         helps.append("no single budget can be raised enough: raise several, or add narrower widths")
     return reject(
         "HQC611", "no assignment of bit widths keeps the budgets", notes=notes, helps=helps
     )
+
+
+def _at_least(value: float) -> float:
+    """The value with three decimals at most, rounded up, so that it can be typed."""
+    return math.ceil(value * 1000) / 1000 if value < 1e12 else value
 
 
 def _number(table: Table, widths: Mapping[str, int]) -> str:

@@ -39,6 +39,7 @@ __all__ = [
     "PUBLISHED_INPUT_BITS",
     "Shape",
     "Table",
+    "UNITS",
     "bops_table",
     "candidates",
     "layer_bops",
@@ -47,6 +48,8 @@ __all__ = [
     "size_table",
 ]
 
+#: What the numbers of a cost count, where its name does not say so.
+UNITS = {"size": " bits"}
 PUBLISHED_INPUT_BITS = 16
 PUBLISHED_HEADROOM = 3
 

@@ -55,7 +55,8 @@ def _step(
         assert step.scales is not None
         scale = network.activations[step.scales.pre].scale.reshape(())
         whole = np.rint(given[0] / scale)
-        return _real(fp.average(_windows(whole, step, 0.0).mean(axis=(-2, -1))), scale)
+        views = _windows(whole, step, 0.0) if step.window else whole[:, :, None, None]
+        return _real(fp.average(views.mean(axis=(-2, -1))), scale)
     shifted = np.exp(given[0] - given[0].max(axis=1, keepdims=True))
     likely = shifted / shifted.sum(axis=1, keepdims=True)
     return np.asarray(likely if step.op == "softmax" else np.log(likely), np.float32)

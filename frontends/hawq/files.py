@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -11,9 +10,10 @@ from typing import Any
 
 from onnx_ir import Model
 
-from hqc.diagnostics import HqcError, reject
+from hqc.diagnostics import reject
 from hqc.frontends.hawq.load import load
 from hqc.frontends.hawq.state import is_hawq
+from hqc.user_code import make
 
 #: Keys under which training scripts keep the state dict in a checkpoint.
 _STATE_KEYS = ("state_dict", "model_state_dict", "model")
@@ -86,41 +86,11 @@ def user_module(reference: str) -> Any:
     """
     from torch import nn
 
-    file, _, name = reference.rpartition(":")
-    if not file or not name.isidentifier():
-        raise reject("HQC001", f"--hawq-model {reference}: FILE.py:NAME is wanted")
-    found = getattr(_run(Path(file)), name, None)
-    if found is None:
-        raise reject("HQC001", f"--hawq-model {reference}: {file} defines no {name}")
-    if callable(found) and not isinstance(found, nn.Module):
-        try:
-            found = found()
-        except Exception as error:  # the user's code may raise anything
-            raise reject(
-                "HQC001",
-                f"--hawq-model {reference}: {name}() raised {type(error).__name__}",
-                notes=(str(error)[:300],),
-                helps=("name a class or function that takes no arguments, or an instance",),
-            ) from error
+    found = make(reference, "--hawq-model", call=nn.Module)
     if not isinstance(found, nn.Module):
-        raise reject("HQC001", f"--hawq-model {reference}: {name} is no torch.nn.Module")
-    return found
-
-
-def _run(file: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"hqc_user_{file.stem}", file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise reject("HQC001", f"--hawq-model: cannot read {file} as Python")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except HqcError:
-        raise
-    except Exception as error:  # the user's code may raise anything
         raise reject(
             "HQC001",
-            f"--hawq-model: {file} raised {type(error).__name__}",
-            notes=(str(error)[:300],),
+            f"--hawq-model {reference} is no torch.nn.Module",
             helps=("hqc.frontends.hawq.modules has HAWQ's layers where its repository is absent",),
-        ) from error
-    return module
+        )
+    return found

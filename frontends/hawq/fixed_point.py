@@ -25,7 +25,7 @@ MANTISSA_BITS = 31
 #: The range of a scale never spans less than this.
 _SMALLEST_SPAN = np.float32(1e-8)
 #: HAWQ adds this before it truncates an average.
-_AVERAGE_EPSILON = np.float32(0.01)
+AVERAGE_EPSILON = np.float32(0.01)
 
 
 def code_limits(bits: int, *, signed: bool) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def requantise_sum(
 
 def average(codes: Double) -> Codes:
     """Averages of codes, truncated after a small addition."""
-    return np.asarray(np.trunc(_single(codes) + _AVERAGE_EPSILON), np.int64)
+    return np.asarray(np.trunc(_single(codes) + AVERAGE_EPSILON), np.int64)
 
 
 def _single(x: Array | np.float32) -> Single:

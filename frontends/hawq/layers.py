@@ -3,11 +3,13 @@
 Weights are uniform and symmetric, per tensor or per channel; biases are integers on the scale of
 weights times input; activations follow running ranges or percentiles until they are frozen. Batch
 norm trains beside the layer first and is folded into its weights later. In eval mode a layer is
-always what is exported. After Yao et al., *HAWQ-V3* (arXiv:2011.10680).
+always what is exported. Codes are grids with a whole zero point, so that real zeros, with which
+convolutions pad, are on them. After Yao et al., *HAWQ-V3* (arXiv:2011.10680).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hqc.diagnostics import reject
-from hqc.frontends.torch import ActQuant, BiasQuant, WeightQuant
+from hqc.frontends.torch import ActQuant, BiasQuant, WeightQuant, quant
 
 MODES = ("symmetric", "asymmetric")
 
@@ -57,13 +59,17 @@ class HawqAct(ActQuant):
         bits: width of a code.
         scheme: mode and ranges.
         rectified: put a ReLU in front; the codes are then unsigned in asymmetric mode.
+        positive: the values have no negative ones among them; codes as for `rectified`.
     """
 
-    def __init__(self, bits: int, scheme: Scheme, *, rectified: bool = False) -> None:
-        symmetric = rectified or scheme.mode == "symmetric"
+    def __init__(
+        self, bits: int, scheme: Scheme, *, rectified: bool = False, positive: bool = False
+    ) -> None:
+        unsigned = (rectified or positive) and scheme.mode == "asymmetric"
+        symmetric = unsigned or scheme.mode == "symmetric"
         super().__init__(
             bits,
-            signed=not rectified or scheme.mode == "symmetric",
+            signed=not unsigned,
             symmetric=symmetric,
             power_of_two=scheme.power_of_two,
             ranges=scheme.ranges,
@@ -103,21 +109,20 @@ class HawqAdd(nn.Module):  # type: ignore[misc]
         return quant._quantise(x, *grid) + quant._quantise(y, *grid)
 
 
-class HawqLinear(nn.Module):  # type: ignore[misc]
-    """A linear layer with the batch norm behind it, if any.
+class HawqLayer(nn.Module):  # type: ignore[misc]
+    """What layers with weights share: quantisers, and the batch norm behind, folded in time.
 
     Args:
-        linear: the float layer; its parameters are taken over.
-        norm: the batch norm behind it, trained beside the layer until it is folded.
+        norm: the batch norm behind the layer, trained beside it until it is folded.
         bits: width of the weights.
         scheme: scales and bias width.
     """
 
     def __init__(
-        self, linear: nn.Linear, norm: nn.BatchNorm1d | None, bits: int, scheme: Scheme
+        self, norm: nn.BatchNorm1d | nn.BatchNorm2d | None, bits: int, scheme: Scheme
     ) -> None:
         super().__init__()
-        self.linear, self.norm = linear, norm
+        self.norm = norm
         self.fold_after = scheme.fold_after
         self.weight_quant = WeightQuant(
             bits, per_channel=scheme.per_channel, power_of_two=scheme.power_of_two
@@ -126,22 +131,31 @@ class HawqLinear(nn.Module):  # type: ignore[misc]
         self.register_buffer("folded", torch.zeros((), dtype=torch.bool))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def layer(self) -> Any:
+        """The float layer, which holds the parameters."""
+        raise NotImplementedError
+
+    def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What the float layer computes, with other parameters."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, input_scale: Tensor) -> Tensor:
-        """Shapes (N, in) to (N, out); `input_scale` () is that of the quantiser in front."""
+        """The layer on x, of the float layer's shapes; `input_scale` () is of x's quantiser."""
         if self.training and self.norm is not None and not self._fold_now():
-            weight = self.weight_quant(self.linear.weight)
-            found: Tensor = self.norm(nn.functional.linear(x, weight, self.linear.bias))
+            weight = self.weight_quant(self.layer.weight)
+            found: Tensor = self.norm(self.apply_to(x, weight, self.layer.bias))
             return found
         weight, bias = self.folded_parameters()
         scale, zero_point = self.weight_quant.parameters_of(weight)
         weight = self.weight_quant._quantise(weight, scale, zero_point)
         if bias is not None:
             bias = self.bias_quant(bias, scale.detach().reshape(-1) * input_scale.detach())
-        return nn.functional.linear(x, weight, bias)
+        return self.apply_to(x, weight, bias)
 
     def folded_parameters(self) -> tuple[Tensor, Tensor | None]:
-        """Float weights (out, in) and bias (out,), the running statistics folded in."""
-        weight, bias = self.linear.weight, self.linear.bias
+        """Float weights (out, ...) and bias (out,), the running statistics folded in."""
+        weight, bias = self.layer.weight, self.layer.bias
         norm = self.norm
         if norm is None:
             return weight, bias
@@ -150,13 +164,122 @@ class HawqLinear(nn.Module):  # type: ignore[misc]
         if norm.affine:
             factor = norm.weight * factor
         shift = shift * factor
-        return weight * factor.reshape(-1, 1), shift + norm.bias if norm.affine else shift
+        folded = weight * factor.reshape(-1, *(1,) * (weight.dim() - 1))
+        return folded, shift + norm.bias if norm.affine else shift
 
     def _fold_now(self) -> bool:
         if not bool(self.folded) and self.fold_after is not None:
             self.steps += 1
             self.folded |= self.steps > self.fold_after
         return bool(self.folded)
+
+
+class HawqLinear(HawqLayer):
+    """A linear layer with the batch norm behind it, if any: (N, in) to (N, out).
+
+    Args:
+        linear: the float layer; its parameters are taken over.
+        norm, bits, scheme: see `HawqLayer`.
+    """
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
+        bits: int,
+        scheme: Scheme,
+    ) -> None:
+        super().__init__(norm, bits, scheme)
+        self.linear = linear
+
+    @property
+    def layer(self) -> Any:
+        """The float layer."""
+        return self.linear
+
+    def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A linear map."""
+        return nn.functional.linear(x, weight, bias)
+
+
+class HawqConv(HawqLayer):
+    """A convolution in one or two dimensions with the batch norm behind it, if any.
+
+    Padding is with real zeros, which every grid holds: with the zero point, where there is one.
+
+    Args:
+        conv: the float layer; its parameters are taken over.
+        norm, bits, scheme: see `HawqLayer`.
+    """
+
+    def __init__(
+        self,
+        conv: nn.Conv1d | nn.Conv2d,
+        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
+        bits: int,
+        scheme: Scheme,
+    ) -> None:
+        super().__init__(norm, bits, scheme)
+        self.conv = conv
+
+    @property
+    def layer(self) -> Any:
+        """The float layer."""
+        return self.conv
+
+    def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A convolution."""
+        conv = self.conv
+        convolve = nn.functional.conv1d if weight.dim() == 3 else nn.functional.conv2d
+        return convolve(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class HawqAverage(nn.Module):  # type: ignore[misc]
+    """The integer mean of codes: the average, rounded down to the grid of what is averaged.
+
+    An average of n codes is a multiple of 1/n. Before the fraction is dropped, a power of two of at
+    most 1/(2n) steps is added: no average is rounded to another code for it, and none is so close
+    to a whole number that float arithmetic could. As operators: `AveragePool`, `Add`, `Quant` with
+    FLOOR. HAWQ's own average adds 0.01 and truncates: the same for codes that are not negative.
+
+    Args:
+        pool: the float average.
+        bits, signed: of the codes.
+    """
+
+    def __init__(self, pool: nn.Module, bits: int, *, signed: bool) -> None:
+        super().__init__()
+        self.pool, self.bits, self.signed = pool, bits, signed
+
+    def forward(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """Averages of x, which is on the grid of `scale` () and `zero_point` ()."""
+        offset = scale.detach() * 2.0 ** -math.ceil(math.log2(2 * self._count(x)))
+        mean = self.pool(x) + offset
+        found: Tensor = quant(mean, scale, zero_point, self.bits, self.signed, False, "FLOOR")
+        return found
+
+    def _count(self, x: Tensor) -> int:
+        """How many codes are averaged, at most."""
+        pool = self.pool
+        if isinstance(pool, Mean):
+            return math.prod(x.shape[dim] for dim in pool.dims)
+        if isinstance(pool, nn.AvgPool1d | nn.AvgPool2d):
+            size = pool.kernel_size
+            sides = size if isinstance(size, tuple | list) else (size,) * (x.dim() - 2)
+            return math.prod(sides)
+        return math.prod(x.shape[2:])
+
+
+class Mean(nn.Module):  # type: ignore[misc]
+    """`x.mean(dims, keepdim)` as a module; dims without that of the batch."""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool) -> None:
+        super().__init__()
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean over the axes."""
+        return x.mean(self.dims, self.keepdim)
 
 
 def freeze(model: nn.Module, *, ranges: bool = True, norms: bool = True) -> None:
@@ -172,7 +295,7 @@ def unfreeze(model: nn.Module, *, ranges: bool = True, norms: bool = True) -> No
 def _set(model: nn.Module, ranges: bool, norms: bool, value: bool) -> None:
     chosen: tuple[tuple[bool, Any, str], ...] = (
         (ranges, HawqAct, "frozen"),
-        (norms, HawqLinear, "folded"),
+        (norms, HawqLayer, "folded"),
     )
     for module in model.modules():
         for wanted, kind, flag in chosen:

@@ -2,7 +2,9 @@
 
 Weights and biases are HAWQ's integers, activations its codes; every `Quant` has scale 1. The input
 is multiplied by the reciprocal of its scale in float32, requantisers are products with dyadic
-constants in float64, and the last accumulator is scaled in float32, as HAWQ does it.
+constants in float64, and the last accumulator is scaled in float32, as HAWQ does it. Convolutions
+are `Conv` and `Add` of integers, pooling works on codes, and both parts of a residual sum are
+requantised by multipliers of their own.
 """
 
 from __future__ import annotations
@@ -38,11 +40,14 @@ def load(
             `bias_bit`, `act_bit`, `input_bit`, `quant_mode`, and `pass_weight_scale`, whether
             activations are told the scale of the weights in front. The training scripts of the
             HAWQ jet tagger do not tell them, so that they round twice. A class of HAWQ's layers
-            says so itself; else the configuration must.
+            says so itself; else the configuration must. `input_shape`, of one sample, is needed
+            where convolutions read images of a size that no linear layer fixes; an attribute of
+            the same name of `structure` does as well.
 
     Raises:
         HqcError: HQC601 the state dict does not fit the structure, or bits cannot be told; HQC602
-            a layer has no exact form here, such as a convolution; HQC105 NaN or infinity.
+            a layer has no exact form here, or the size of images is not known; HQC105 NaN or
+            infinity.
     """
     return build(parse(state_dict, structure, config=config))
 
@@ -55,7 +60,7 @@ def parse(
 ) -> Network:
     """Read a state dict as plain data; `hqc.frontends.hawq.evaluate` runs it in numpy.
 
-    Arguments and errors as for `load`; convolutions, pooling and residual sums are read, too.
+    Arguments and errors as for `load`.
     """
     state = arrays(
         {k: v for k, v in state_dict.items() if np.ndim(v) > 0 or "num_batches" not in k}

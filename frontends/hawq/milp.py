@@ -11,9 +11,13 @@ every answer is rounded and evaluated exactly before it is believed.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,12 +105,13 @@ class Choices:
         rows: Sequence[LinearConstraint],
         index: Mapping[_Key, int],
     ) -> dict[str, int] | None:
-        # Products would come out whole by themselves; said so, HiGHS is faster, and spares stdout.
+        # Products would come out whole by themselves; HiGHS is faster when it is said so.
         whole = np.ones(len(index))
         options = {"mip_rel_gap": 0.0, "time_limit": _SECONDS}
-        found = milp(
-            goal, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options=options
-        )
+        with _stdout_kept():
+            found = milp(
+                goal, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options=options
+            )
         if found.status == 2:
             return None
         if found.status != 0 or found.x is None:
@@ -116,6 +121,31 @@ class Choices:
             values = [found.x[index[knob, w]] for w in candidates]
             chosen[knob] = candidates[int(np.argmax(values))]
         return chosen
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Within, what C code prints is dropped: HiGHS has a stray line, and programs read stdout.
+
+    What is in C's own buffer is dropped with it, so Python's is emptied first.
+    """
+    try:
+        kept = os.dup(1)
+    except OSError:  # the process has no stdout
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    libc.fflush(None)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,11 @@ class Step:
         op: input, act, linear, conv, relu, add, max_pool, average_pool, flatten, softmax or
             log_softmax.
         sources: indices of the steps it reads.
-        name: of the activation or layer, else "".
+        name: of the activation, layer or pooling, else "".
         scales: what an act or a layer is told about its input.
         identity: what an act is told about the second part of a residual sum.
-        window: kernel, stride, padding, dilation of a convolution or pooling, rows then columns.
+        window: kernel, stride, padding, dilation of a convolution or pooling, rows then columns;
+            none for an average over the whole image.
         groups: of a convolution.
     """
 
@@ -99,11 +100,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Network:
-    """Steps in order, the last of which is the output, and what they refer to by name."""
+    """Steps in order, the last of which is the output, and what they refer to by name.
+
+    Attributes:
+        steps: the operations.
+        activations, layers: by name.
+        input_shape: of one sample, where it was said: a state dict with convolutions is silent.
+    """
 
     steps: tuple[Step, ...]
     activations: Mapping[str, Activation]
     layers: Mapping[str, Layer]
+    input_shape: tuple[int, ...] | None = None
 
     def scale_of(self, scales: Scales) -> tuple[Single, Single]:
         """Scale of the input and scale of the weights, (1,) or (out,)."""

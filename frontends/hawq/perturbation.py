@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad
 
 from hqc.diagnostics import reject
 from hqc.frontends.hawq.costs import Table, candidates
 from hqc.frontends.hawq.lanczos import HessianProduct
-from hqc.frontends.hawq.objective import Activations, Samples, Weights, checked
+from hqc.frontends.hawq.objective import Activations, Point, Samples, Weights, checked
 from hqc.frontends.hawq.sensitivity import Sensitivity
 from hqc.frontends.torch import ActQuant, WeightQuant
 
 __all__ = [
     "activation_perturbations",
+    "gradient_table",
     "interaction_table",
     "omega_table",
     "weight_deltas",
@@ -147,9 +149,7 @@ def interaction_table(
     Raises:
         HqcError: HQC610, a loss without second derivatives; HQC612, a layer without deltas.
     """
-    missing = [name for name in objective.names if not deltas.get(name)]
-    if missing:
-        raise reject("HQC612", f"no deltas are given for {missing[0]}")
+    _require_deltas(objective, deltas)
     point = objective.point(samples)
     keys = [(name, bits) for name in objective.names for bits in deltas[name]]
     rows = [
@@ -168,3 +168,36 @@ def interaction_table(
             if order[a] < order[b]:
                 pairs.setdefault((a, b), {})[wide_a, wide_b] = forms[i][j] + forms[j][i]
     return Table(single, pairs)
+
+
+def gradient_table(
+    objective: Weights, samples: Samples, deltas: Mapping[str, Mapping[int, Tensor]]
+) -> Table:
+    """Twice g^T d, for the gradient g of the loss and the very errors d that the quantisers make.
+
+    To be added to `interaction_table`, on its scale: together they are twice the rise of the loss
+    to second order. Training that stops anywhere but in a minimum of these very samples' loss
+    leaves a gradient, and then small errors raise or lower the loss mainly by it.
+
+    Raises:
+        HqcError: HQC610, a loss that cannot be differentiated; HQC612, a layer without deltas.
+    """
+    _require_deltas(objective, deltas)
+    with checked(objective, samples):
+        point = objective.point(samples)
+        slope: Point = grad(objective.loss)(point, samples.inputs, samples.targets)
+    return Table(
+        {
+            name: {
+                bits: 2.0 * float((slope[name].double() * delta.double()).sum())
+                for bits, delta in deltas[name].items()
+            }
+            for name in objective.names
+        }
+    )
+
+
+def _require_deltas(objective: Weights, deltas: Mapping[str, Mapping[int, Tensor]]) -> None:
+    missing = [name for name in objective.names if not deltas.get(name)]
+    if missing:
+        raise reject("HQC612", f"no deltas are given for {missing[0]}")

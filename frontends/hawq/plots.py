@@ -5,6 +5,7 @@ Each function returns a figure that belongs to no window, for `figure.savefig`.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,19 +15,36 @@ from hqc.frontends.hawq.allocation import Allocation
 from hqc.frontends.hawq.lanczos import Density
 from hqc.frontends.hawq.sensitivity import Sensitivity
 
-__all__ = ["plot_bits", "plot_density", "plot_front", "plot_traces", "plot_training"]
+__all__ = [
+    "plot_accuracy",
+    "plot_bits",
+    "plot_density",
+    "plot_front",
+    "plot_traces",
+    "plot_training",
+    "require_matplotlib",
+]
 
 _BLUE, _ORANGE, _GREY = "#1f5f99", "#c2571a", "#8a8f98"
+
+
+def require_matplotlib() -> None:
+    """See that figures can be drawn, before the work that they are about.
+
+    Raises:
+        HqcError: HQC404, matplotlib is missing.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        helps = ("pip install 'hqc[plots]'",)
+        raise reject("HQC404", "figures need matplotlib", helps=helps, exit_=Exit.TOOL)
 
 
 @contextmanager
 def _axes(width: float = 5.2, height: float = 3.4) -> Iterator[tuple[Any, Any]]:
     """A figure with one plain pair of axes, laid out at the end."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        helps = ("pip install 'hqc[plots]'",)
-        raise reject("HQC404", "figures need matplotlib", helps=helps, exit_=Exit.TOOL) from error
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -109,6 +127,37 @@ def plot_front(
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel(label or cost)
         axes.set_ylabel("trace-weighted perturbation")
+    return figure
+
+
+def plot_accuracy(
+    points: Sequence[tuple[float, float]],
+    trained: tuple[float, float],
+    unquantised: float,
+    cost: str,
+) -> Any:
+    """Accuracy against a cost: the front's nets before training, one after it, the float model.
+
+    Args:
+        points: (cost, accuracy) of nets that were quantised and not trained.
+        trained: the same of the trained one.
+        unquantised: accuracy of the float model.
+        cost: label of the axis.
+
+    Raises:
+        HqcError: HQC404, matplotlib is missing.
+    """
+    with _axes() as (figure, axes):
+        axes.axhline(unquantised, color=_GREY, linewidth=1, linestyle="--", label="float")
+        if points:
+            axes.plot(*zip(*points, strict=True), ".-", color=_BLUE, linewidth=1,
+                      label="front, not trained")  # fmt: skip
+        axes.plot(*trained, "o", color=_ORANGE, markersize=7, label="chosen, trained")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlabel(cost)
+        axes.set_ylabel("accuracy")
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 

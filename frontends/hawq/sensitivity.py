@@ -111,7 +111,9 @@ class Sensitivity:
                 raise ValueError(f"not of format {_FORMAT}")
             layers = tuple(_layer(entry) for entry in document.pop("layers"))
             return cls(layers=layers, **document)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise reject("HQC613", f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise reject("HQC613", f"{path} holds no sensitivities", notes=(f"{error}",)) from error
 
 

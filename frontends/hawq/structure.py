@@ -54,6 +54,21 @@ def passes_weight_scale(config: Mapping[str, Any]) -> bool:
     return found
 
 
+def input_shape_of(config: Mapping[str, Any], module: Any = None) -> tuple[int, ...] | None:
+    """Shape of one sample: "input_shape" of the configuration, else of the module, else None.
+
+    Raises:
+        HqcError: HQC601, it is no list of positive numbers.
+    """
+    given = config.get("input_shape", getattr(module, "input_shape", None))
+    if given is None:
+        return None
+    sizes = tuple(given) if isinstance(given, list | tuple) else ()
+    if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
+        raise reject("HQC601", f"input_shape {given!r} is no list of sizes, such as [1, 28, 28]")
+    return sizes
+
+
 def _spread(config: Mapping[str, Any], key: str, parts: Sequence[str]) -> dict[str, int]:
     given = config.get(key)
     if given is None:

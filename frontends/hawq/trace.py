@@ -19,7 +19,7 @@ from hqc.diagnostics import HqcError, Location, reject
 from hqc.frontends.hawq.fixed_point import Array
 from hqc.frontends.hawq.network import Network, Scales, Step
 from hqc.frontends.hawq.state import Hints, activation, layer, names
-from hqc.frontends.hawq.structure import hints_of, passes_weight_scale
+from hqc.frontends.hawq.structure import hints_of, input_shape_of, passes_weight_scale
 
 _LINEAR = ("QuantLinear", "Linear")
 _CONV = ("QuantConv2d", "QuantBnConv2d", "Conv2d")
@@ -28,7 +28,7 @@ _RELU = ("ReLU",)
 _SAME = ("QuantDropout", "Dropout", "Identity", "BatchNorm1d", "BatchNorm2d")
 _POOLS = {
     **dict.fromkeys(("QuantMaxPool2d", "MaxPool2d"), "max_pool"),
-    **dict.fromkeys(("QuantAveragePool2d", "AvgPool2d"), "average_pool"),
+    **dict.fromkeys(("QuantAveragePool2d", "AvgPool2d", "AdaptiveAvgPool2d"), "average_pool"),
 }
 _HEADS = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 _LEAVES = frozenset((*_LAYERS, *_RELU, *_SAME, *_POOLS, *_HEADS, "QuantAct", "Flatten"))
@@ -77,7 +77,7 @@ def trace(module: nn.Module, state: Mapping[str, Array], config: Mapping[str, An
 
     Raises:
         HqcError: HQC601, forward cannot be traced, or does not fit the state dict; HQC101, it
-            calls an operation that has no translation.
+            calls an operation that has no translation; HQC602, one that has no exact form.
     """
     try:
         graph = _Tracer().trace(module.eval())
@@ -110,6 +110,7 @@ class _Walk:
         self._acts = list(self._names.activations)
         self._layers = list(self._names.layers)
         self._hints = self._gather()
+        self._input_shape = input_shape_of(config, module)
         self._last: Any = None
 
     def _gather(self) -> Hints:
@@ -163,7 +164,7 @@ class _Walk:
         if kind in _RELU:
             return self._relu(x)
         if kind in _POOLS:
-            found = self._pool(_POOLS[kind], module, x, node)
+            found = self._pool(_POOLS[kind], name, module, x, node)
             return (found, _Scale(act=x.act)) if kind.startswith("Quant") else found
         if kind == "Flatten":
             return self._add(Step("flatten", (x.step,)), like=x)
@@ -235,6 +236,8 @@ class _Walk:
         op = "linear" if kind in _LINEAR else "conv"
         own = getattr(module, "conv", module)
         window = _window(own.kernel_size, own) if op == "conv" else {}
+        if getattr(own, "padding_mode", "zeros") != "zeros":
+            raise self._refuse("HQC602", node, f"padding_mode {own.padding_mode!r} of {name}")
         groups = int(getattr(own, "groups", 1))
         step = Step(op, (x.step,), name, Scales(x.act), None, window, groups)
         found = replace(self._add(step), pending=(x.act, name))
@@ -247,11 +250,19 @@ class _Walk:
     def _sum(self, x: _Tensor, y: _Tensor) -> _Tensor:
         return self._add(Step("add", (x.step, y.step)), like=x if x.pending else y)
 
-    def _pool(self, op: str, module: nn.Module, x: _Tensor, node: fx.Node) -> _Tensor:
+    def _pool(self, op: str, name: str, module: nn.Module, x: _Tensor, node: fx.Node) -> _Tensor:
         x = self._on_grid(x, node)
         own = getattr(module, "pool", getattr(module, "final_pool", module))
-        window = _window(own.kernel_size, own)
-        return self._add(Step(op, (x.step,), "", Scales(x.act), None, window), like=x)
+        usual = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
+        for option, value in usual.items():
+            if getattr(own, option, value) != value:
+                raise self._refuse("HQC602", node, f"{name} pools with another {option}")
+        window = {}
+        if not hasattr(own, "output_size"):
+            window = _window(own.kernel_size, own)
+        elif own.output_size not in (1, (1, 1)):
+            raise self._refuse("HQC602", node, f"{name} adapts its windows to the image")
+        return self._add(Step(op, (x.step,), name, Scales(x.act), None, window), like=x)
 
     def _buffer(self, target: str, node: fx.Node) -> _Scale:
         name, _, buffer = target.rpartition(".")
@@ -319,7 +330,7 @@ class _Walk:
             for s in steps
             if s.op in ("linear", "conv") and s.scales is not None
         }
-        return Network(tuple(self._steps), acts, layers)
+        return Network(tuple(self._steps), acts, layers, self._input_shape)
 
     def _read_act(self, name: str) -> Any:
         if name not in self._names.activations:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hqc.diagnostics import HqcError, Location, reject
+from hqc.events import Event, Watch, stage
 from hqc.frontends.hawq.layers import HawqAct, freeze
 
 __all__ = ["Batches", "Epoch", "Options", "Outcome", "evaluate", "train"]
@@ -59,6 +60,10 @@ class Options:
             raise reject("HQC001", f"training options out of range: {self}")
         if self.patience is not None and self.patience < 1:
             raise reject("HQC001", f"patience {self.patience} is less than one epoch")
+        if self.freeze_ranges is not None and self.freeze_ranges < 2:
+            raise reject(
+                "HQC001", "ranges are found in the first epoch: freeze them from the second"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Epoch:
     valid_accuracy: float | None = None
 
     def __str__(self) -> str:
-        text = f"epoch {self.number}: loss {self.loss:.4f}, accuracy {self.accuracy:.4f}"
+        text = f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f}"
         if self.valid_loss is None:
             return text
         return f"{text}; validation loss {self.valid_loss:.4f}, accuracy {self.valid_accuracy:.4f}"
@@ -122,6 +127,7 @@ def train(
     loss: Loss | None = None,
     checkpoint: str | Path | None = None,
     log: Callable[[str], None] = print,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Train a module in place for classification; it ends in eval mode, ranges frozen, at its best.
 
@@ -134,6 +140,7 @@ def train(
         loss: of logits and labels (N,); by default cross entropy.
         checkpoint: file written after each epoch, in one step; if it is there, training resumes.
         log: receives one line per epoch.
+        watch: receives the beginning and end of each epoch, in place of those lines.
 
     Raises:
         HqcError: HQC604 the loss is NaN or infinite; HQC605 a loader is empty, or labels are no
@@ -142,16 +149,25 @@ def train(
     """
     chosen = options or Options()
     run = _Run(model, chosen, loss or nn.functional.cross_entropy)
+    tell = watch or _in_lines(log)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         run.resume(path)
-        log(f"resumed from {path.name} after epoch {len(run.history)}")
+        tell(Event("resumed", 0.0, f"from {path.name} after epoch {len(run.history)}"))
     while len(run.history) < chosen.epochs and not run.stopped_early:
-        found = run.epoch(data, valid)
-        log(str(found))
-        if path is not None:
-            run.save(path)
+        with stage(f"epoch {len(run.history) + 1}", tell) as note:
+            note.detail = str(run.epoch(data, valid))
+            if path is not None:
+                run.save(path)
     return run.finish()
+
+
+def _in_lines(log: Callable[[str], None]) -> Watch:
+    def tell(event: Event) -> None:
+        if event.seconds is not None:
+            log(f"{event.name}: {event.detail}")
+
+    return tell
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -7,25 +7,25 @@ rewritten by hand. Each value that a layer needs as integers gets a quantiser ex
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
 from hqc.diagnostics import HqcError, Location, reject
-from hqc.frontends.hawq.layers import HawqAct, HawqAdd, HawqLinear, Scheme
+from hqc.frontends.hawq import patterns
+from hqc.frontends.hawq.layers import (
+    HawqAct,
+    HawqAdd,
+    HawqAverage,
+    HawqConv,
+    HawqLinear,
+    Scheme,
+)
 
 __all__ = ["layer_names", "quantize_model"]
 
 Bits = int | Mapping[str, tuple[int, int]]
-
-_MOVES = {"flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", "dropout", "size"}
-_MOVERS = (nn.Flatten, nn.Dropout, nn.Identity)
-_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
-_RELUS = {"relu", "relu_"}
-_SUMS = {"add", "iadd", "add_"}
 
 
 def layer_names(model: nn.Module) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def layer_names(model: nn.Module) -> tuple[str, ...]:
         dict.fromkeys(
             str(n.target)
             for n in _trace(model).graph.nodes
-            if n.op == "call_module" and isinstance(modules[n.target], nn.Linear)
+            if isinstance(patterns.module_of(n, modules), patterns.LAYERS)
         )
     )
 
@@ -48,8 +48,11 @@ def quantize_model(model: nn.Module, bits: Bits, scheme: Scheme | None = None) -
     """A copy of a float model with quantised weights, biases and activations, ready for training.
 
     Args:
-        model: of `nn.Linear`, `nn.BatchNorm1d` behind them, ReLU as module or function, sums of
-            two values, flattening and dropout, in any nesting. A softmax at the end stays float.
+        model: of `nn.Linear`, `nn.Conv1d` and `nn.Conv2d`, batch norms behind them, ReLU as module
+            or function, pooling, sums of two values, flattening and dropout, in any nesting. Max
+            pools pick codes; averages become integer means (`HawqAverage`). Other functions stay
+            float, between the layer in front and the quantiser behind; what no layer reads, such
+            as a softmax at the end, stays float as well.
         bits: one width for all, or (weight bits, activation bits) by name of the layer; the
             activation bits are those of what the layer reads, the largest where several read it.
         scheme: modes and ranges; by default HAWQ's.
@@ -59,7 +62,8 @@ def quantize_model(model: nn.Module, bits: Bits, scheme: Scheme | None = None) -
 
     Raises:
         HqcError: HQC603, the forward cannot be traced, a layer has no quantised form, such as a
-            convolution, or is called twice; HQC107, a bit width is missing or impossible.
+            transposed convolution, or is called twice; HQC107, a bit width is missing or
+            impossible.
     """
     traced = _trace(copy.deepcopy(model))
     widths = _widths(bits, layer_names(model))
@@ -83,7 +87,7 @@ def _trace(model: nn.Module) -> fx.GraphModule:
 
 def _widths(bits: Bits, layers: tuple[str, ...]) -> dict[str, tuple[int, int]]:
     if not layers:
-        raise reject("HQC603", "the model has no linear layers to quantise")
+        raise reject("HQC603", "the model has no linear layers or convolutions to quantise")
     found = dict.fromkeys(layers, (bits, bits)) if isinstance(bits, int) else dict(bits)
     missing, unknown = set(layers) - set(found), set(found) - set(layers)
     if missing or unknown:
@@ -101,10 +105,18 @@ def _widths(bits: Bits, layers: tuple[str, ...]) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Grid:
-    """A value on a grid: the node, and the path of its quantiser's scale ("" for a sum)."""
+    """A value on a grid.
+
+    Attributes:
+        node: the value.
+        quant: path of the quantiser whose scale and zero point the grid has.
+        bits, signed: of the codes.
+    """
 
     node: fx.Node
-    scale: str
+    quant: str
+    bits: int
+    signed: bool
 
 
 class _Wrapper:
@@ -122,44 +134,59 @@ class _Wrapper:
         for node in tuple(self._graph.nodes):
             if not node._erased:
                 self._visit(node)
+        self._traced.delete_all_unused_submodules()
 
     def _visit(self, node: fx.Node) -> None:
-        module = self._modules.get(str(node.target)) if node.op == "call_module" else None
-        name = getattr(node.target, "__name__", str(node.target))
-        is_call = node.op in ("call_function", "call_method")
-        if isinstance(module, nn.Linear):
-            self._linear(node, module)
-        elif isinstance(module, nn.ReLU) or (is_call and name in _RELUS):
+        module = patterns.module_of(node, self._modules)
+        if isinstance(module, patterns.OTHERS):
+            kind = type(module).__name__
+            raise _refuse(node, f"a {kind} has no quantised form")
+        if patterns.is_function_of_layer(node):
+            name = patterns.called(node)
+            raise _refuse(node, f"{name} as a function", "make it a layer: nn.Linear, nn.Conv2d")
+        if isinstance(module, patterns.LAYERS):
+            self._layer(node, module)
+        elif patterns.is_relu(node, self._modules):
             self._relu(node)
-        elif is_call and (name in _SUMS or node.target is operator.add):
+        elif patterns.is_sum(node):
             self._sum(node)
-        elif isinstance(module, _MOVERS) or (is_call and name in _MOVES):
+        elif patterns.is_move(node, self._modules):
             self._move(node)
-        elif isinstance(module, _CONVOLUTIONS):
-            raise _refuse(node, "a convolution has no quantised form yet")
+        else:
+            self._average(node)
 
     # --- layers ---
 
-    def _linear(self, node: fx.Node, module: nn.Linear) -> None:
+    def _layer(self, node: fx.Node, module: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
         name = str(node.target)
         if name in self._done:
             raise _refuse(node, f"{name} is called twice: give each call a layer of its own")
+        if getattr(module, "padding_mode", "zeros") != "zeros":
+            raise _refuse(node, f"padding_mode {module.padding_mode!r}", "pad with zeros")
+        if isinstance(module.weight, nn.UninitializedParameter):
+            raise _refuse(node, "a layer without weights yet", "run the model once")
         self._done.add(name)
-        norm = self._norm_behind(node)
+        norm = self._norm_behind(node, module)
         weight_bits, act_bits = self._widths[name]
-        x = self._on_grid(node.args[0], act_bits, node)
-        layer = HawqLinear(module, norm, weight_bits, self._scheme)
-        self._replace(name, layer)
+        x = self._on_grid(_input_of(node), act_bits, node)
+        made: nn.Module
+        if isinstance(module, nn.Linear):
+            made = HawqLinear(module, norm, weight_bits, self._scheme)
+        else:
+            made = HawqConv(module, norm, weight_bits, self._scheme)
+        self._replace(name, made)
         with self._graph.inserting_before(node):
-            scale = self._graph.get_attr(x.scale)
+            scale = self._graph.get_attr(f"{x.quant}.scale")
         node.args, node.kwargs = (x.node, scale), {}
 
-    def _norm_behind(self, node: fx.Node) -> nn.BatchNorm1d | None:
+    def _norm_behind(self, node: fx.Node, layer: nn.Module) -> nn.Module | None:
+        """Take the batch norm behind a layer out of the graph."""
         users = list(node.users)
-        if len(users) != 1 or users[0].op != "call_module":
+        if len(users) != 1:
             return None
-        norm = self._modules.get(str(users[0].target))
-        if not isinstance(norm, nn.BatchNorm1d):
+        norm = patterns.module_of(users[0], self._modules)
+        wanted = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
+        if not isinstance(norm, wanted) or norm.num_features != len(layer.weight):
             return None
         if norm.running_mean is None:
             raise _refuse(users[0], "a batch norm without running statistics cannot be folded")
@@ -172,48 +199,96 @@ class _Wrapper:
         return norm
 
     def _relu(self, node: fx.Node) -> None:
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
+        """A rectifier with its quantiser: in front of what only rearranges or picks its inputs."""
         bits = self._bits_of_readers(node)
         if bits is None:
             return  # nothing needs integers of it
+        source = _input_of(node)
+        moves = self._moves_to(source)
+        if any(len(move.users) > 1 for move in moves):
+            moves = []
+        origin = _input_of(moves[-1]) if moves else source
         quant = HawqAct(bits, self._scheme, rectified=True)
         path = self._fresh(node)
-        made = self._call(path, quant, (source,), before=node)
-        node.replace_all_uses_with(made)
-        self._graph.erase_node(node)
-        self._grids[made] = _Grid(made, f"{path}.scale")
+        made = self._call(path, quant, (origin,), before=moves[-1] if moves else node)
+        if moves:
+            moves[-1].replace_input_with(origin, made)
+        self._supersede(node, source if moves else made)
+        for value in (made, *moves):
+            self._grids[value] = _Grid(value, path, bits, quant.signed)
 
     def _sum(self, node: fx.Node) -> None:
         left, right = node.args[:2]
-        if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
-            return  # adding a number
+        assert isinstance(left, fx.Node)
+        assert isinstance(right, fx.Node)
         bits = self._bits_of_readers(node)
         if bits is None:
             return
-        made = self._call(self._fresh(node), HawqAdd(bits, self._scheme), (left, right), node)
+        path = self._fresh(node)
+        made = self._call(path, HawqAdd(bits, self._scheme), (left, right), node)
+        self._supersede(node, made)
+        self._grids[made] = _Grid(made, f"{path}.quant", bits + 1, True)
+
+    def _move(self, node: fx.Node) -> None:
+        """What rearranges a value on a grid, or picks of it, is on that grid."""
+        source = node.args[0] if node.args else None
+        if isinstance(source, fx.Node) and source in self._grids:
+            self._grids[node] = replace(self._grids[source], node=node)
+
+    def _average(self, node: fx.Node) -> None:
+        """An average becomes an integer mean on the grid of what it averages."""
+        bits = self._bits_of_readers(node)
+        if bits is None:
+            return
+        try:
+            pool = patterns.average_of(node, self._modules)
+        except (ValueError, TypeError) as error:
+            raise _refuse(node, f"{error} has no integer form") from error
+        if pool is None:
+            return
+        x = self._on_grid(_input_of(node), bits, node)
+        path = str(node.target) if self._is_sole_call(node) else self._fresh(node)
+        with self._graph.inserting_before(node):
+            grid = [self._graph.get_attr(f"{x.quant}.{part}") for part in ("scale", "zero_point")]
+        module = HawqAverage(pool, x.bits, signed=x.signed)
+        made = self._call(path, module, (x.node, *grid), node)
+        self._supersede(node, made)
+        self._grids[made] = replace(x, node=made)
+
+    def _supersede(self, node: fx.Node, made: fx.Node) -> None:
         node.replace_all_uses_with(made)
         self._graph.erase_node(node)
 
-    def _move(self, node: fx.Node) -> None:
-        """What rearranges a value on a grid is on that grid."""
-        source = node.args[0] if node.args else None
-        if isinstance(source, fx.Node) and source in self._grids:
-            self._grids[node] = _Grid(node, self._grids[source].scale)
-
     # --- quantisers ---
 
-    def _on_grid(self, source: Any, bits: int, reader: fx.Node) -> _Grid:
-        assert isinstance(source, fx.Node)
+    def _on_grid(self, source: fx.Node, bits: int, reader: fx.Node) -> _Grid:
+        """A value on a grid, through a new quantiser in front of what only moves it if need be."""
         if source in self._grids:
             return self._grids[source]
-        wanted = self._bits_of_readers(source) or bits
+        moves = self._moves_to(source)
+        origin = _input_of(moves[-1]) if moves else source
+        grid = self._grids.get(origin) or self._quantise(origin, bits, moves[-1:] or [reader])
+        for move in moves:
+            self._grids[move] = replace(grid, node=move)
+        return replace(grid, node=source) if moves else grid
+
+    def _moves_to(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes, from last to first, that only rearrange or pick an earlier value."""
+        found: list[fx.Node] = []
+        while patterns.is_move(node, self._modules) and node not in self._grids:
+            found.append(node)
+            node = _input_of(node)
+        return found
+
+    def _quantise(self, source: fx.Node, bits: int, readers: list[fx.Node]) -> _Grid:
+        bits = max(bits, self._bits_of_readers(source) or bits)
         path = self._fresh(source)
-        quant = HawqAct(max(bits, wanted), self._scheme)
-        made = self._call(path, quant, (source,), before=self._after(source, reader))
+        positive = patterns.is_positive(source, self._modules)
+        quant = HawqAct(bits, self._scheme, positive=positive)
+        made = self._call(path, quant, (source,), before=self._after(source, readers[0]))
         for user in [u for u in source.users if u is not made]:
             user.replace_input_with(source, made)
-        self._grids[made] = _Grid(made, f"{path}.scale")
+        self._grids[made] = _Grid(made, path, bits, quant.signed)
         return self._grids[made]
 
     def _after(self, source: fx.Node, reader: fx.Node) -> fx.Node:
@@ -249,14 +324,18 @@ class _Wrapper:
         self._traced.delete_submodule(path)
         self._traced.add_submodule(path, module)
 
+    def _is_sole_call(self, node: fx.Node) -> bool:
+        """Whether a node alone calls its module."""
+        calls = [n for n in self._graph.nodes if n.op == "call_module" and n.target == node.target]
+        return node.op == "call_module" and len(calls) == 1
+
     def _fresh(self, node: fx.Node) -> str:
         """A path for a quantiser: that of the module it replaces, or of the value it follows."""
-        if node.op == "call_module" and isinstance(self._modules.get(str(node.target)), nn.ReLU):
+        is_relu = isinstance(patterns.module_of(node, self._modules), nn.ReLU)
+        if is_relu and self._is_sole_call(node):
             path = str(node.target)
-            if path not in self._done:
-                self._done.add(path)
-                self._traced.delete_submodule(path)
-                return path
+            self._traced.delete_submodule(path)
+            return path
         base = f"{str(node.name).strip('_')}_quant"
         taken = dict(self._traced.named_modules())
         path, n = base, 1
@@ -266,5 +345,12 @@ class _Wrapper:
         return path
 
 
-def _refuse(node: fx.Node, message: str) -> HqcError:
-    return reject("HQC603", message, where=Location(node=str(node.target)))
+def _input_of(node: fx.Node) -> fx.Node:
+    """The first argument of a call, by position or by name."""
+    found = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+    assert isinstance(found, fx.Node)
+    return found
+
+
+def _refuse(node: fx.Node, message: str, *helps: str) -> HqcError:
+    return reject("HQC603", message, where=Location(node=str(node.target)), helps=helps)

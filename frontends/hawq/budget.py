@@ -1,0 +1,112 @@
+"""Budgets and bit widths as they are written on a command line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from hqc.diagnostics import Exit, HqcError, reject
+
+__all__ = ["parse_assignment", "parse_budgets", "parse_candidates"]
+
+LEAST, MOST = 2, 16
+"""Widths that `quantize_model` knows."""
+_FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_BITS_PER_BYTE = 8
+_BUDGET = re.compile(
+    r"(?P<name>\w[\w.-]*)=(?P<number>\d[\d_]*\.?\d*(e\d+)?)(?P<factor>[kMG]?)(?P<unit>B|bits?)?"
+)
+_ASSIGNED = re.compile(r"(?P<layer>[\w.]+)=(?P<weights>\d+)(/(?P<inputs>\d+))?")
+
+#: (weight bits, bits of the activations that enter) by layer.
+Bits = Mapping[str, tuple[int, int]]
+
+
+def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
+    """Upper limits by cost: "bops=350k", "size=2kB" (in bits: "size=16kbit"), "lut=5000".
+
+    Factors are k, M and G, all decimal. Sizes have a unit, bytes (B) or bits; they are bits here.
+
+    Raises:
+        HqcError: HQC001, a text of another form, two budgets for one cost, or a unit that does
+            not fit.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        match = _BUDGET.fullmatch(text)
+        if match is None:
+            raise _bad_budget(text, "it is no NAME=NUMBER")
+        name, unit = match["name"], match["unit"]
+        if name in found:
+            raise _bad_budget(text, f"there is one for {name} already")
+        value = float(match["number"].replace("_", "")) * _FACTORS[match["factor"]]
+        if name == "size" and unit is None:
+            raise _bad_budget(text, "a size is in bytes or bits: size=2kB, size=16kbit")
+        if name != "size" and unit is not None:
+            raise _bad_budget(text, f"{unit} is a unit of sizes: {name} is a plain number")
+        if not math.isfinite(value) or value <= 0:
+            raise _bad_budget(text, "nothing fits into it")
+        found[name] = value * (_BITS_PER_BYTE if unit == "B" else 1)
+    return found
+
+
+def _bad_budget(text: str, why: str) -> HqcError:
+    helps = ("such as bops=350k, size=2kB, or a name of the cost table: lut=5000",)
+    return reject("HQC001", f"budget {text!r}: {why}", helps=helps, exit_=Exit.USAGE)
+
+
+def parse_candidates(text: str) -> tuple[int, ...]:
+    """Candidate widths, ascending: "2..8", "4,6,8", or one number.
+
+    Raises:
+        HqcError: HQC001, another form; HQC107, a width below 2 or above 16.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", part.strip())
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            helps = ("such as 2..8, 4,6,8 or 6",)
+            raise reject("HQC001", f"bit widths {text!r} are not of a known form", helps=helps)
+        found |= set(range(int(match[1]), min(int(match[2] or match[1]), MOST + 1) + 1))
+    for width in (min(found), max(found)):
+        _require_width(width, text)
+    return tuple(sorted(found))
+
+
+def parse_assignment(text: str, layers: Sequence[str], inputs: int) -> Bits:
+    """Widths of all layers: "6", "6/8" (weights/activations), or "fc1=6/8,fc2=4".
+
+    Args:
+        text: what was written.
+        layers: names of the layers.
+        inputs: width of activations where the text says nothing of them.
+
+    Raises:
+        HqcError: HQC001, another form; HQC107, an impossible width, or a layer that is unknown,
+            missing, or there twice.
+    """
+    if match := re.fullmatch(r"(\d+)(?:/(\d+))?", text.strip()):
+        pair = _require_width(int(match[1]), text), _require_width(int(match[2] or inputs), text)
+        return dict.fromkeys(layers, pair)
+    found: dict[str, tuple[int, int]] = {}
+    for part in text.split(","):
+        given = _ASSIGNED.fullmatch(part.strip())
+        if given is None:
+            helps = ("such as 6, 6/8, or fc1=6/8,fc2=4/6: weights/activations by layer",)
+            raise reject("HQC001", f"bit widths {text!r} are not of a known form", helps=helps)
+        if given["layer"] in found:
+            raise reject("HQC107", f"{given['layer']} has two bit widths in {text!r}")
+        widths = int(given["weights"]), int(given["inputs"] or inputs)
+        found[given["layer"]] = _require_width(widths[0], text), _require_width(widths[1], text)
+    wrong = [*(n for n in found if n not in layers), *(n for n in layers if n not in found)]
+    if wrong:
+        why = "no such layer" if wrong[0] in found else "its width is missing"
+        raise reject("HQC107", f"{wrong[0]}: {why}", helps=(f"layers: {', '.join(layers)}",))
+    return {name: found[name] for name in layers}
+
+
+def _require_width(width: int, text: str) -> int:
+    if not LEAST <= width <= MOST:
+        raise reject("HQC107", f"bit widths {text!r}: from {LEAST} to {MOST} are possible")
+    return width
