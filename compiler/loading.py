@@ -144,13 +144,15 @@ def normalise(source: Source, input_types: Mapping[str, FixedType] | None = None
         HqcError: HQC1xx with every problem that the import found.
     """
     from hqc.frontends.calibrate import require_quantised
+    from hqc.frontends.qcdq import is_integer_graph
     from hqc.frontends.qonnx import normalise_import
 
     if state_of(source.model) is State.INTEGER:
         if input_types:
             raise reject("HQC001", "input types are for models that are not lowered yet")
         return Loaded(source.model, source, ())
-    if not any(node.domain for node in source.model.graph):  # QONNX operators have a domain
+    has_domain = any(node.domain for node in source.model.graph)  # QONNX operators have one
+    if not has_domain and not is_integer_graph(source.model):
         require_quantised(source.model)
     imported = normalise_import(source.model, input_types=input_types)
     return Loaded(imported.model, source, imported.remarks)

@@ -80,17 +80,17 @@ class Quant:
         Raises:
             HqcError: HQC106/107/108/102 for a bad scale, bit width, non-constant parameter, mode.
         """
-        scale, zero_point, bits = (_parameter(node, i) for i in (1, 2, 3))
-        _check_scale(node, scale)
+        scale, zero_point, bits = (parameter_of(node, i) for i in (1, 2, 3))
+        check_scale(node, scale)
         if np.any(zero_point != np.round(zero_point)):
             raise reject("HQC102", "the zero point is not an integer", where=location_of(node))
         found = cls(
             scale=scale,
             zero_point=zero_point.astype(np.int64),
-            bits=_bit_width(node, bits),
+            bits=bit_width_of(node, bits),
             signed=bool(_int(node, "signed", 1)),
             narrow=bool(_int(node, "narrow", 0)),
-            rounding=_rounding(node, "ROUND"),
+            rounding=rounding_of(node, "ROUND"),
         )
         if found.bits == 1 and found.narrow and not found.signed:
             raise reject("HQC107", "one narrow unsigned bit has one code", where=location_of(node))
@@ -141,8 +141,8 @@ class BipolarQuant:
     @classmethod
     def read(cls, node: Node) -> BipolarQuant:
         """View a BipolarQuant node; raises HqcError like `Quant.read`."""
-        scale = _parameter(node, 1)
-        _check_scale(node, scale)
+        scale = parameter_of(node, 1)
+        check_scale(node, scale)
         return cls(scale)
 
     def build(self, graph: Graph, x: Value, name: str) -> Node:
@@ -172,7 +172,7 @@ class MultiThreshold:
     @classmethod
     def read(cls, node: Node) -> MultiThreshold:
         """View a MultiThreshold node; raises HqcError HQC102/HQC108."""
-        thresholds = _parameter(node, 1)
+        thresholds = parameter_of(node, 1)
         ascending = thresholds.ndim == 2 and bool(np.all(np.diff(thresholds, axis=1) >= 0))
         if not ascending or thresholds.size == 0:
             raise reject("HQC102", "thresholds must be (C, K), ascending", where=location_of(node))
@@ -230,7 +230,12 @@ def exact(array: Array) -> list[Fraction]:
     return [Fraction(float(x)) for x in np.asarray(array, np.float64).ravel()]
 
 
-def _parameter(node: Node, index: int) -> Array:
+def parameter_of(node: Node, index: int) -> Array:
+    """A constant input of a quantiser.
+
+    Raises:
+        HqcError: HQC108, it is computed, or missing.
+    """
     value = node.inputs[index] if index < len(node.inputs) else None
     array = constant(value)
     if array is None:
@@ -243,7 +248,8 @@ def _parameter(node: Node, index: int) -> Array:
     return np.asarray(array)
 
 
-def _check_scale(node: Node, scale: Array) -> None:
+def check_scale(node: Node, scale: Array) -> None:
+    """Refuse scales that are not positive and finite (HQC106)."""
     if scale.size == 0 or not np.all(np.isfinite(scale)) or np.any(scale <= 0):
         bad = scale.ravel()[~(np.isfinite(scale.ravel()) & (scale.ravel() > 0))]
         raise reject(
@@ -255,14 +261,23 @@ def _check_scale(node: Node, scale: Array) -> None:
         )
 
 
+def channel_axis(node: Node, rank: int) -> int:
+    """The axis whose channels the rows of thresholds are for, as qonnx's executor picks it.
+
+    By the layout that the node states, else by rank: NC, NWC, NCHW, and axis 1 for others.
+    """
+    attribute = node.attributes.get("data_layout")
+    layout = attribute.as_string() if attribute is not None else ""
+    layout = layout or ("NWC" if rank == 3 else "NC")
+    return layout.index("C") if "C" in layout else 1
+
+
 def _check_layout(node: Node, rows: int) -> None:
-    """Refuse rows of thresholds for another axis than axis 1, as qonnx's executor picks it."""
+    """Refuse rows of thresholds for another axis than axis 1; import moves the others there."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     if rows == 1 or shape is None or len(shape) < 2:
         return
-    attribute = node.attributes.get("data_layout")
-    layout = attribute.as_string() if attribute is not None else ""
-    axis = (layout or ("NWC" if len(shape) == 3 else "NC")).find("C")
+    axis = channel_axis(node, len(shape))
     if axis != 1 or (isinstance(shape[1], int) and shape[1] != rows):
         raise reject(
             "HQC102",
@@ -273,7 +288,8 @@ def _check_layout(node: Node, rows: int) -> None:
         )
 
 
-def _bit_width(node: Node, bits: Array) -> int:
+def bit_width_of(node: Node, bits: Array) -> int:
+    """A bit width as a number; HQC107 where it is fractional or impossible."""
     if bits.size != 1 or not np.isfinite(bits).all():
         raise reject("HQC107", f"bit width {bits.tolist()}", where=location_of(node))
     found = float(bits.ravel()[0])
@@ -288,7 +304,8 @@ def _bit_width(node: Node, bits: Array) -> int:
     return int(found)
 
 
-def _rounding(node: Node, default: str) -> Rounding:
+def rounding_of(node: Node, default: str) -> Rounding:
+    """The rounding mode of a node; HQC102 where it is unknown."""
     attribute = node.attributes.get("rounding_mode")
     name = (attribute.as_string() if attribute is not None else default).upper()
     if name in _ROUNDING_ALIASES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 import warnings
 from typing import Any
 
@@ -36,7 +37,7 @@ def from_brevitas(module: Any, example_inputs: Any) -> Model:
 
     Raises:
         HqcError: HQC404 Brevitas is not installed; HQC102 a quantiser that has no QONNX form
-            (minifloat, truncation, groupwise); and as `hqc.frontends.torch_export.from_module`.
+            (minifloat, groupwise); and as `hqc.frontends.torch_export.from_module`.
     """
     if importlib.util.find_spec("brevitas") is None:
         raise reject(
@@ -100,8 +101,14 @@ def _emit(op: Any, x: Any, *parameters: Any) -> Any:
     from hqc.frontends.torch_op import quant
 
     kind = op.__name__
+    if kind == "BrevitasTruncOp":
+        return _truncate(x, *parameters)
     if kind not in ("BrevitasQuantOp", "BrevitasBinaryQuantOp"):
-        raise reject("HQC102", f"Brevitas quantiser {kind.removeprefix('Brevitas')[:-2]}")
+        raise reject(
+            "HQC102",
+            f"Brevitas quantiser {kind.removeprefix('Brevitas')[:-2]} in a module",
+            helps=("export it with brevitas.export.export_qonnx, and compile the file",),
+        )
     scale, zero_point, bits, narrow, signed, mode = parameters
     width = float(bits)
     if width != int(width):
@@ -110,6 +117,31 @@ def _emit(op: Any, x: Any, *parameters: Any) -> Any:
         return quant(x, scale, zero_point, 1, True, False, Rounding.ROUND.value)
     rounding = _rounding(str(getattr(mode, "name", mode)).upper())
     return quant(x, scale, zero_point, int(width), bool(signed), bool(narrow), rounding.value)
+
+
+def _truncate(x: Any, scale: Any, zero_point: Any, *parameters: Any) -> Any:
+    """Codes of x without their low bits: two quantisers, as `hqc.frontends.qonnx_trunc` has it."""
+    import torch
+
+    from hqc.frontends.torch_op import quant
+
+    _, signed, narrow, out_scale, out_bits, mode = parameters
+    step, out_step, bits = float(scale), float(out_scale), float(out_bits)
+    low_bits = round(math.log2(out_step / step))
+    if bits != int(bits) or (bits == 1 and signed):
+        raise reject("HQC107", f"Brevitas truncation to {bits:g} bits")
+    if float(zero_point):
+        raise reject("HQC102", "Brevitas truncation with a zero point")
+    rounding, zero = _rounding(str(getattr(mode, "name", mode)).upper()), torch.zeros(())
+    factor = 2.0**low_bits
+    same_grid = out_step == step * factor  # exact, as the factor is a power of two
+    if not same_grid:
+        x, step = x / step, 1.0
+    width = int(bits) + max(low_bits, 0) + 1
+    fine, coarse = torch.tensor(step), torch.tensor(step * factor)
+    whole = quant(x, fine, zero, width, True, False, Rounding.ROUND.value)
+    found = quant(whole, coarse, zero, int(bits), bool(signed), bool(narrow), rounding.value)
+    return found if same_grid else found * (out_step / factor)
 
 
 def _rounding(name: str) -> Rounding:

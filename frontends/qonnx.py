@@ -12,20 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc import verify
 from hqc.diagnostics import Diagnostic, HqcError, Location, reject
+from hqc.frontends import qcdq
+from hqc.frontends.embeddings import rewrite_embeddings
+from hqc.frontends.qonnx_constants import fold_parameters, move_constants
+from hqc.frontends.qonnx_operators import rewrite_operators
+from hqc.frontends.qonnx_shapes import explicit_ceilings, infer_shapes, is_known
 from hqc.ir import QONNX, State, constant, is_marked, location_of, nodes, set_source, set_state
+from hqc.movement import RESHAPES
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, is_quantiser
-from hqc.partition import computed_nodes, is_linear
+from hqc.partition import computed_nodes
 from hqc.passes.dce import remove_unused
 from hqc.passes.fold_constants import FoldConstants
 from hqc.passes.normalize import Normalize
 from hqc.passes_api import Remark
-from hqc.semantics import data_input, is_pass_through
+from hqc.semantics import chain_step, data_input, exact_values_known, is_pass_through
 from hqc.types import FixedType, Overflow, Rounding
 
 #: Domains under which QONNX operators occur in files.
@@ -73,30 +78,34 @@ def normalise_import(
     for node in nodes(graph):
         _normalise_node(node)
     _unique_names(model)
-    model.opset_imports.pop("ai.onnx", None)
-    for domain in [d for d in model.opset_imports if d in DOMAINS]:
+    fold_parameters(model)
+    remarks = qcdq.rewrite(model)
+    for domain in [d for d in model.opset_imports if d]:  # operators of others are refused below
         del model.opset_imports[domain]
     model.opset_imports[QONNX] = 1
     model.ir_version = max(model.ir_version, 8)
-    _check(model)
+    move_constants(model)
+    _check(model, rewrite_operators(model))
     batch = _fix_batch(model)
+    explicit_ceilings(model)
     for _ in range(3):  # shapes decide what folds, and folding decides shapes
         infer_shapes(model)
         if not FoldConstants().rewrite(model).rewrites:
             break
     infer_shapes(model)
+    remarks += rewrite_embeddings(model)
     Normalize().rewrite(model)
     FoldConstants().rewrite(model)
     _free_batch(model, batch)
     infer_shapes(model)
     remove_unused(model)
     _check_batch(model)
-    remarks = _quantise_inputs(model, dict(input_types or {}))
+    remarks += _quantise_inputs(model, dict(input_types or {}))
     for node in model.graph:  # annotations of what is inside were true of the file, not of the IR
         for value in node.outputs:
             value.meta.pop(_ANNOTATION, None)
     set_state(model, State.QUANTISED)
-    return Imported(model, remarks)
+    return Imported(model, tuple(remarks))
 
 
 def _normalise_node(node: Node) -> None:
@@ -121,9 +130,12 @@ def _unique_names(model: Model) -> None:
         node.name = name
 
 
-def _check(model: Model) -> None:
+def _check(model: Model, known: Mapping[Node, list[Diagnostic]]) -> None:
     found: list[Diagnostic] = []
     for node in model.graph:
+        if node in known:
+            found += known[node]
+            continue
         try:
             if Quant.matches(node):
                 Quant.read(node)
@@ -131,7 +143,7 @@ def _check(model: Model) -> None:
                 BipolarQuant.read(node)
             elif MultiThreshold.matches(node):
                 MultiThreshold.read(node)
-            elif node.domain != "" or not _known(node, model):
+            elif node.domain != "" or not is_known(node, model):
                 raise reject(
                     "HQC101",
                     f"unknown operator {node.domain or 'ai.onnx'}::{node.op_type}",
@@ -154,14 +166,6 @@ def _check(model: Model) -> None:
             )
     if found:
         raise HqcError(found)
-
-
-def _known(node: Node, model: Model) -> bool:
-    try:
-        onnx.defs.get_schema(node.op_type, model.opset_imports.get("", 1))
-    except onnx.defs.SchemaError:
-        return False
-    return True
 
 
 def _data_inputs(model: Model) -> list[Value]:
@@ -198,7 +202,8 @@ def _free_batch(model: Model, batch: int) -> None:
     for node in model.graph:
         for value in node.outputs:
             value.shape = None
-        if node.op_type == "Reshape":
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "Reshape" and source and not exact_values_known(source):
             target = constant(node.inputs[1])
             if target is not None and target.size and target[0] == batch:
                 raise reject(
@@ -219,7 +224,7 @@ def _check_batch(model: Model) -> None:
                 helps=("remove the input from the model",),
             )
     for node in computed_nodes(model):
-        if is_pass_through(node) and _sample_size(node.inputs[0]) != _sample_size(node.outputs[0]):
+        if _reshapes(node) and _sample_size(node.inputs[0]) != _sample_size(node.outputs[0]):
             raise reject(
                 "HQC104",
                 f"{node.op_type} mixes the batch axis with others",
@@ -233,36 +238,6 @@ def _sample_size(value: Value | None) -> int | None:
     shape = value.shape if value is not None else None
     dims = [d for d in (shape or ())[1:] if isinstance(d, int)]
     return math.prod(dims) if shape is not None and len(dims) == len(shape) - 1 else None
-
-
-def infer_shapes(model: Model) -> None:
-    """Shapes and dtypes of all values, by ONNX's own inference.
-
-    Quantisers keep their input's shape, and give float32 whatever they are given; thresholds keep
-    its dtype, too. Both as in qonnx's executor.
-    """
-    proto = onnx_ir.serde.serialize_model(model)
-    for node in proto.graph.node:
-        if node.domain == QONNX:
-            single = node.op_type != "MultiThreshold"
-            node.op_type, node.domain = "Cast" if single else "Identity", ""
-            del node.input[1:]
-            del node.attribute[:]
-            if single:
-                node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
-    del proto.graph.value_info[:]
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise reject(
-            "HQC109", "shapes of the graph do not fit together", notes=(str(error)[:300],)
-        ) from error
-    known = {v.name: v for v in (*inferred.graph.value_info, *inferred.graph.output)}
-    for node in model.graph:
-        for value in node.outputs:
-            if (info := known.get(str(value.name))) is not None:
-                fresh = onnx_ir.serde.deserialize_value_info_proto(info, None)
-                value.shape, value.type = fresh.shape, fresh.type
 
 
 def _quantise_inputs(model: Model, types: dict[str, FixedType]) -> tuple[Remark, ...]:
@@ -328,9 +303,20 @@ def _meets_quantiser(value: Value) -> bool:
             node = use.node
             if is_quantiser(node):
                 continue
-            if is_linear(node) or not (is_pass_through(node) or data_input(node) is not None):
+            if not _goes_on(node):
                 return False
             pending.append(node.outputs[0])
             if node.outputs[0].is_graph_output():
                 return False
     return True
+
+
+def _goes_on(node: Node) -> bool:
+    """Whether the host can compute a node in front of the first quantiser."""
+    if is_pass_through(node) or _reshapes(node):
+        return True
+    return data_input(node) is not None and chain_step(node) is not None
+
+
+def _reshapes(node: Node) -> bool:
+    return node.domain == "" and node.op_type in RESHAPES

@@ -5,16 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx_ir import Model
 from torch import Tensor, nn
 
 from hqc import ir
 from hqc.diagnostics import HqcError
+from hqc.execute import Reference
+from hqc.float_error import undecided
 from hqc.frontends.brevitas import from_brevitas, is_brevitas
+from hqc.frontends.qonnx import normalise_import
 from hqc.frontends.torch_export import from_torch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,3 +130,68 @@ def test_minifloat_is_refused() -> None:
     layer = qnn.QuantLinear(4, 3, bias=False, weight_quant=minifloat.Fp8e4m3WeightPerTensorFloat)
     with pytest.raises(HqcError, match="HQC102"):
         from_brevitas(nn.Sequential(layer), torch.zeros(2, 4))
+
+
+def exported(module: nn.Module, folder: Path, *dims: int) -> Model:
+    """Imported from Brevitas's own QONNX export."""
+    pytest.importorskip("onnxoptimizer")
+    from brevitas.export import export_qonnx
+
+    path = folder / "model.onnx"
+    example, axes = torch.zeros(2, *dims), {"x": {0: "N"}}
+    export_qonnx(module, args=example, export_path=str(path), opset_version=17, dynamo=False,
+                 input_names=["x"], dynamic_axes=axes)  # fmt: skip
+    return normalise_import(ir.load(path)).model
+
+
+def agree(model: Model, module: nn.Module, x: np.ndarray) -> None:
+    """Equal outputs, but for samples that float32 cannot decide."""
+    source = str(model.graph.inputs[0].name)
+    want = module(torch.tensor(x)).detach().numpy()
+    (got,) = Reference(model).run({source: x}).values()
+    differ = (got != want).reshape(len(x), -1).any(axis=1)
+    assert not np.any(differ & ~undecided(model, {source: x}))
+    assert differ.mean() < 0.2
+
+
+def test_truncating_pools(tmp_path: Path) -> None:
+    """Sums over a window without their low bits, from the module and from its export."""
+    qnn = pytest.importorskip("brevitas.nn")
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        qnn.QuantIdentity(bit_width=8, return_quant_tensor=True),
+        qnn.QuantConv2d(1, 3, 3, bias=False, weight_bit_width=4),
+        qnn.QuantReLU(bit_width=6, return_quant_tensor=True),
+        qnn.TruncAvgPool2d(2, bit_width=4, return_quant_tensor=False),
+    )
+    for _ in range(5):
+        module(torch.randn(16, 1, 8, 8))
+    module.eval()
+    x = np.random.default_rng(0).normal(size=(200, 1, 8, 8)).astype(np.float32)
+    agree(normalise_import(from_brevitas(module, torch.zeros(2, 1, 8, 8))).model, module, x)
+    agree(exported(module, tmp_path, 1, 8, 8), module, x)
+
+
+@pytest.mark.parametrize(("name", "fits"), [("Fp8e4m3", True), ("Fp8e5m2", False)])
+def test_minifloat_weights_enter_by_file(name: str, fits: bool, tmp_path: Path) -> None:
+    """Values of e4m3 are codes of 19 bits on one grid; those of e5m2 would take 33."""
+    qnn = pytest.importorskip("brevitas.nn")
+    formats = pytest.importorskip("brevitas.quant.float_quant_ocp")
+    weights = getattr(formats, f"{name}OCPWeightPerTensorFloat")
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        qnn.QuantIdentity(bit_width=8),
+        qnn.QuantLinear(16, 12, bias=False, weight_quant=weights),
+        qnn.QuantReLU(bit_width=4),
+    )
+    for _ in range(5):
+        module(torch.randn(64, 16))
+    module.eval()
+    with pytest.raises(HqcError, match="export_qonnx"):
+        from_brevitas(module, torch.zeros(2, 16))
+    if fits:
+        x = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+        agree(exported(module, tmp_path, 16), module, x)
+    else:
+        with pytest.raises(HqcError, match="steps"):
+            exported(module, tmp_path, 16)

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 from qonnx_graphs import Net, ops
 
-from hqc import ir
+from hqc import ir, verify
 from hqc.diagnostics import HqcError
 from hqc.execute import Reference
 from hqc.frontends.qonnx import DEFAULT_PORT, DOMAINS, normalise_import
@@ -250,11 +250,12 @@ def test_impossible_thresholds(rows: Any) -> None:
 
 
 @pytest.mark.parametrize("layout", ["NWC", ""])
-def test_thresholds_of_the_last_axis(layout: str) -> None:
+def test_thresholds_of_too_many_channels(layout: str) -> None:
     """Without a layout, qonnx takes the last axis of three for the channels."""
     net = Net()
-    net.thresholds(net.input("x", 2, 2), np.zeros((2, 3)), name="y", data_layout=layout)
-    assert codes_of(net) == ["HQC102"]
+    net.thresholds(net.input("x", 3, 2), np.zeros((3, 3)), name="y", data_layout=layout)
+    with pytest.raises(HqcError, match="HQC102"):
+        verify.check(net.model("y"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -272,8 +273,7 @@ def test_unknown_operators() -> None:
     net = small()
     y = net.op("Mystery", "y", domain="com.example")
     y = net.op("NoSuchOp", y)
-    y = net.op("Trunc", y, net.const(1.0), net.const(0.0), net.const(8.0), net.const(4.0),
-               domain=QONNX)  # fmt: skip
+    y = net.op("Im2Col", y, domain=QONNX)
     with pytest.raises(HqcError) as found:
         net.model(y)
     assert [d.code for d in found.value.diagnostics] == ["HQC101"] * 3
