@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -139,9 +140,7 @@ class Curve:
             return bound.upward == (y <= 0)
         if y == Fraction(1, 2):
             return Bound(Fraction(0), bound.inclusive, bound.upward)
-        odds = y / (1 - y)
-        ln = _DIGITS.ln(_DIGITS.divide(Decimal(odds.numerator), Decimal(odds.denominator)))
-        x = Fraction(ln)
+        x = _logarithm(y / (1 - y))
         return Bound(x / 2 if half else x, bound.inclusive, bound.upward)
 
     def picked(self, channels: Sequence[int]) -> Curve:
@@ -154,6 +153,12 @@ class Curve:
             return np.tanh(x)
         with np.errstate(over="ignore"):
             return np.asarray(1.0 / (1.0 + np.exp(-x)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _logarithm(x: Fraction) -> Fraction:
+    """ln(x) to 60 digits; each channel of a layer asks for the same ones."""
+    return Fraction(_DIGITS.ln(_DIGITS.divide(Decimal(x.numerator), Decimal(x.denominator))))
 
 
 #: What bends a line without turning it round.

@@ -22,6 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +80,16 @@ class Corners:
     below: Codes
     codes_below: Codes
 
+    @cached_property
+    def under(self) -> list[tuple[int, int]]:
+        """Upper hull of the points (n, code) that the requantiser must reach."""
+        return _hull(self.above, self.codes, 1)
+
+    @cached_property
+    def over(self) -> list[tuple[int, int]]:
+        """Lower hull of the points that it must stay below."""
+        return _hull(self.below, self.codes_below, -1)
+
     @property
     def constant(self) -> int | None:
         """The code, if only one is reachable."""
@@ -113,14 +124,12 @@ def corners(f: StepFunction, channel: int, lo: int, hi: int) -> tuple[int, Corne
 
 def offsets(c: Corners, m: int, shift: int, rounding: Rounding) -> tuple[int, int] | None:
     """The admissible integer offsets of one multiplier, lowest and highest, or None."""
-    lowest = [
-        reach(int(k), shift, rounding) - m * int(n) for n, k in zip(c.above, c.codes, strict=True)
-    ]
-    highest = [
-        reach(int(k), shift, rounding) - 1 - m * int(n)
-        for n, k in zip(c.below, c.codes_below, strict=True)
-    ]
-    low, high = max(lowest), min(highest)
+    # without parity in it, a linear function of (n, k) has its extremes on the hulls
+    linear = rounding is Rounding.FLOOR or shift == 0
+    above = c.under if linear else zip(c.above.tolist(), c.codes.tolist(), strict=True)
+    below = c.over if linear else zip(c.below.tolist(), c.codes_below.tolist(), strict=True)
+    low = max(reach(k, shift, rounding) - m * n for n, k in above)
+    high = min(reach(k, shift, rounding) - 1 - m * n for n, k in below)
     return (low, high) if low <= high else None
 
 
@@ -241,19 +250,17 @@ def multiplier_interval(c: Corners) -> tuple[Fraction, Fraction] | None:
     Only the hulls of the two sets matter. Rounding is left out (floor): the half modes have the
     same interval, shifted by a half, and may include its ends.
     """
-    under = _hull(c.above.tolist(), c.codes.tolist(), 1)
-    over = _hull(c.below.tolist(), c.codes_below.tolist(), -1)
-    pairs = [(n - m, k - j) for n, k in under for m, j in over]
+    pairs = [(n - m, k - j) for n, k in c.under for m, j in c.over]
     low = max((Fraction(rise, run) for run, rise in pairs if run > 0), default=Fraction(0))
     steepest = 4 * low + 2  # where nothing bounds it: well beyond the next power of two
     high = min((Fraction(rise, run) for run, rise in pairs if run < 0), default=steepest)
     return (max(low, Fraction(0)), high) if low <= high else None
 
 
-def _hull(x: list[int], y: list[int], side: int) -> list[tuple[int, int]]:
+def _hull(x: Codes, y: Codes, side: int) -> list[tuple[int, int]]:
     """Upper (side 1) or lower (side -1) convex hull of points, x ascending (Andrew's chain)."""
     hull: list[tuple[int, int]] = []
-    for p in zip(x, y, strict=True):
+    for p in zip(x.tolist(), y.tolist(), strict=True):
         while hull and (
             (hull[-1][0] == p[0] and side * (p[1] - hull[-1][1]) >= 0)
             or (len(hull) > 1 and side * _turn(hull[-2], hull[-1], p) >= 0)
