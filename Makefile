@@ -21,16 +21,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,brevitas,plots,datasets,torchao]'
 	@touch $@
 
-demo: $(STAMP)  ## train a small jet tagger, compile it for both backends, check both
+demo: $(STAMP)  ## sensitivities, bit widths, training and both backends on a toy of LHC jets
 	@command -v $${CXX:-g++} >/dev/null || { echo 'the emulation needs g++'; exit 4; }
-	$(BIN)/python examples/jets/train.py --epochs 3 -o build/jets/jets.pt2
-	$(BIN)/hqc compile build/jets/jets.pt2 -b vitis --samples build/jets/samples.npy -o build/jets/vitis
-	$(BIN)/hqc compile build/jets/jets.pt2 -b catapult --samples build/jets/samples.npy -o build/jets/catapult
-	$(BIN)/hqc check build/jets/vitis --samples 1000
-	$(BIN)/hqc check build/jets/catapult --samples 1000
+	$(BIN)/python examples/jets/paper.py --small
+	$(BIN)/hqc check build/paper/vitis --samples 1000
+	$(BIN)/hqc check build/paper/catapult --samples 1000
 	@echo
-	@echo 'Projects:  build/jets/vitis/project  build/jets/catapult/project'
-	@echo 'Try:       $(BIN)/hqc show build/jets/vitis'
+	@echo 'Projects:  build/paper/vitis/project  build/paper/catapult/project'
+	@echo 'Try:       $(BIN)/hqc show build/paper/vitis'
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/python tools/link.py
