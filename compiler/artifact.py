@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from onnx_ir import Model
 
-from hqc import arrays, exactness, manifest, staging
+from hqc import arrays, assemble, exactness, manifest, staging
 from hqc.backends.base import Backend, Emulator
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import Array, Boundary, boundaries, load
@@ -201,6 +201,20 @@ class Artifact:
         compared = exactness.compare_runs(self.partition, fresh, self.emulator.run, self.exact)
         return CheckResult(vectors, compared, same)
 
+    def build(self, timeout: float = 4 * 3600.0) -> dict[str, Any]:
+        """Run the backend's own tool on `project/`, and add what it reports to `report.json`.
+
+        Args:
+            timeout: seconds that the tool may take.
+
+        Raises:
+            HqcError: HQC404, the tool is missing; HQC405, it failed or timed out; HQC001, the
+                backend has no such tool.
+        """
+        found = self.backend.build(self.path / "project", timeout)
+        assemble.add_to_report(self.path, "build", found)
+        return found
+
     def _fresh(
         self, samples: int | Array | Mapping[str, Array], seed: int
     ) -> dict[str, arrays.Floats]:
@@ -226,9 +240,10 @@ def backend_named(name: str, registry: Registry) -> Backend:
     """The backend of that name.
 
     Raises:
-        HqcError: HQC301, there is none.
+        HqcError: HQC301, there is none; HQC305, the plug-in of that name is broken.
     """
     if name not in registry.backends:
+        registry.check_not_broken(name)
         raise reject(
             "HQC301",
             f"unknown backend {name!r}",

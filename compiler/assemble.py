@@ -13,7 +13,7 @@ from onnx_ir import Model
 
 from hqc import ir
 from hqc.arrays import write_npz
-from hqc.backends.base import BackendOptions, Emission
+from hqc.backends.base import Emission
 from hqc.events import Event, Watch
 from hqc.fast import NodeCertificate
 from hqc.ir import Array
@@ -72,6 +72,7 @@ def write_report(
         "passes": passes,
         "layers": [layer.describe() for layer in emission.layers],
         "warnings": [warning.message for warning in emission.warnings],
+        **({"project": dict(emission.report)} if emission.report else {}),
         "verdict": {**asdict(verdict), "text": verdict.text},
     }
     (directory / REPORT).write_text(dump(document), encoding="utf-8")
@@ -129,7 +130,7 @@ def manifest_of(
     source: Source,
     cut: Partition,
     options: CompileOptions,
-    settings: BackendOptions,
+    hardware: Mapping[str, Any],
     outcome: Outcome,
 ) -> Manifest:
     """The manifest of a compile."""
@@ -138,7 +139,7 @@ def manifest_of(
         graph_sha256=outcome.graph_sha256,
         backend=options.backend,
         pipeline=outcome.pipeline,
-        options={**options.to_json(), "hardware": asdict(settings)},
+        options={**options.to_json(), "hardware": dict(hardware)},
         seed=options.seed,
         inputs=tuple(_port(port) for port in cut.inputs),
         outputs=tuple(_port(port) for port in cut.outputs),
@@ -148,7 +149,7 @@ def manifest_of(
             for row in outcome.certificate
         ),
         verdict=outcome.verdict,
-        versions=versions(),
+        versions=versions(options.backend),
     )
 
 

@@ -12,6 +12,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from hqc.cli_console import COLOURS, Console, as_json
@@ -53,7 +54,9 @@ def _main(argv: list[str], console: Console, as_document: bool) -> int:
             print(options)
             return Exit.OK
         console.quiet, options.argv = options.quiet, argv
-        result = _dispatch(options, console)
+        # what the user's own code prints is for people, too
+        with redirect_stdout(sys.stderr) if as_document else nullcontext():
+            result = _dispatch(options, console)
         status, diagnostics = result.exit, result.diagnostics
     except HqcError as error:
         status, diagnostics = error.exit, error.diagnostics

@@ -1,4 +1,4 @@
-"""The commands that make and use compiled directories: compile, run, check."""
+"""The commands that make and use compiled directories: compile, run, check, build."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Any
 from hqc import arrays
 from hqc.artifact import Artifact, CheckResult
 from hqc.cli_console import Console
-from hqc.cli_result import Result
+from hqc.cli_opt import registry_of
+from hqc.cli_result import Result, table
 from hqc.driver import compile as compile_model
+from hqc.events import stage
 from hqc.options import parse_check, parse_input_types, usage
+from hqc.settings import parse_backend_options
+
+#: Values of a tool's report that are printed; the document and report.json have all.
+_PLAIN = (str, int, float, bool)
 
 
 def compile_command(options: Namespace, console: Console) -> Result:
@@ -27,6 +33,8 @@ def compile_command(options: Namespace, console: Console) -> Result:
         pipeline=options.pipeline,
         check=parse_check(options.check),
         seed=options.seed,
+        pass_timeout=options.pass_timeout,
+        registry=registry_of(options, console),
         quantise=options.quantise,
         input_types=parse_input_types(options.input_type),
         save_ir=options.save_ir,
@@ -38,6 +46,7 @@ def compile_command(options: Namespace, console: Console) -> Result:
         clock_ns=options.clock,
         reuse_factor=options.reuse_factor,
         strategy=options.strategy,
+        backend_options=parse_backend_options(options.backend_option),
     )
     verdict = artifact.manifest.verdict
     style = "ok" if verdict.exact and verdict.overflow_free else "warning"
@@ -80,6 +89,17 @@ def check_command(options: Namespace, console: Console) -> Result:
         return Result(document=document, exit=error.exit, diagnostics=error.diagnostics)
     console.line(console.style(f"bit-exact on {found.samples} samples, all outputs", "ok"))
     return Result(document=document)
+
+
+def build_command(options: Namespace, console: Console) -> Result:
+    """`hqc build`."""
+    if options.timeout <= 0:
+        raise usage(f"--timeout {options.timeout:g}: seconds, more than 0")
+    artifact = Artifact.open(options.directory)
+    with stage(f"build for {artifact.manifest.backend}", console.watch):
+        found = artifact.build(options.timeout)
+    rows = [(key, str(value)) for key, value in found.items() if isinstance(value, _PLAIN)]
+    return Result(table(rows), {"directory": str(artifact.path), "build": found})
 
 
 def _check_document(found: CheckResult) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""The commands that look at things: opt, show, passes, backends, doctor, explain."""
+"""The commands that look at things: show, passes, backends, doctor, explain."""
 
 from __future__ import annotations
 
 import dataclasses
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hqc.cli_console import Console
 from hqc.cli_result import Result, table
 from hqc.diagnostics import CODES, Exit
-from hqc.options import closest, parse_input_types, usage
+from hqc.options import closest, usage
 
 
 def show_command(options: Namespace, console: Console) -> Result:
@@ -54,10 +54,16 @@ def _show_directory(path: Path) -> Result:
         f"  pipeline  {found.pipeline}",
         *(_port_line("input", port) for port in found.inputs),
         *(_port_line("output", port) for port in found.outputs),
-        "  hardware  " + ", ".join(f"{k}={v}" for k, v in settings.items() if v is not None),
+        "  hardware  " + ", ".join(f"{k}={v}" for k, v in _flat(settings) if v is not None),
         "  versions  " + ", ".join(f"{k} {v}" for k, v in found.versions.items()),
     ]
     return Result("\n".join(lines), found.to_json())
+
+
+def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings, and the backend's own behind them."""
+    for key, value in settings.items():
+        yield from value.items() if isinstance(value, dict) else ((key, value),)
 
 
 def _port_line(side: str, port: Any) -> str:
@@ -66,91 +72,12 @@ def _port_line(side: str, port: Any) -> str:
     return f"  {side:<8}  {port['external']}: {shape} of {port['type']} on {port['name']} ({kind})"
 
 
-def opt_command(options: Namespace, console: Console) -> Result:
-    """`hqc opt`."""
-    from hqc import driver, ir, pipeline
-    from hqc.assemble import Tracer
-    from hqc.registry import Registry
-    from hqc.text import print_module, print_pipeline
-
-    registry = Registry.default()
-    steps = driver.steps_of(options.pipeline)
-    wanted = options.print_after
-    if wanted not in (None, "all", *registry.passes):
-        raise usage(f"--print-after {wanted}: no such pass", *closest(wanted, registry.passes))
-    if options.output and Path(options.output).suffix not in (".onnx", ".hqir"):
-        raise usage(f"{options.output}: the graph goes to .onnx or .hqir")
-    loaded, given = driver.prepare(
-        options.model,
-        hawq_model=options.hawq_model,
-        samples=options.samples,
-        quantise=options.quantise,
-        input_types=parse_input_types(options.input_type),
-    )
-    tracer = Tracer(console.watch, keep=wanted is not None)
-    result = pipeline.run(
-        loaded.model,
-        steps,
-        registry,
-        samples=given,
-        seed=options.seed,
-        verify=not options.no_verify,
-        on_event=tracer.event,
-    )
-    parts = [
-        f"; after {name}\n{print_module(ir.from_bytes(data, name))}"
-        for name, data in tracer.states
-        if wanted in ("all", name)
-    ]
-    if options.timing:
-        parts.append(_timing(result.records))
-    if options.output:
-        _write(Path(options.output), result.model)
-    elif not parts:
-        parts.append(print_module(result.model))
-    document = {
-        "pipeline": print_pipeline(steps),
-        "passes": [
-            {
-                "pass": r.step,
-                "seconds": r.seconds,
-                "rewrites": r.rewrites,
-                "remarks": [str(m) for m in r.remarks],
-            }
-            for r in result.records
-        ],
-        "text": print_module(result.model),
-    }
-    return Result("\n".join(parts).rstrip(), document)
-
-
-def _timing(records: Sequence[Any]) -> str:
-    rows = [(r.name, f"{r.seconds:.3f} s", f"{r.rewrites} rewrites") for r in records]
-    total = sum(r.seconds for r in records)
-    return table([*rows, ("total", f"{total:.3f} s", "")])
-
-
-def _write(path: Path, model: Any) -> None:
-    from hqc import ir
-    from hqc.arrays import cannot_write
-    from hqc.text import print_module
-
-    if path.suffix == ".onnx":
-        data = ir.to_bytes(model)
-    else:
-        data = print_module(model, weights="full").encode()
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
 def passes_command(options: Namespace, console: Console) -> Result:
     """`hqc passes`."""
     from hqc import pipeline
-    from hqc.registry import Registry
+    from hqc.cli_opt import registry_of
 
-    found = Registry.default().passes
+    found = registry_of(options, console).passes
     rows = [(name, str(found[name].contract), found[name].summary()) for name in sorted(found)]
     document = {
         "default": pipeline.DEFAULT,
@@ -177,21 +104,28 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def backends_command(options: Namespace, console: Console) -> Result:
     """`hqc backends`."""
     from hqc.registry import Registry
+    from hqc.settings import listing
 
     found = Registry.default().backends
     rows = [(name, found[name].summary) for name in sorted(found)]
-    able = {name: dataclasses.asdict(found[name].capabilities()) for name in found}
+    able = {
+        name: dataclasses.asdict(backend.capabilities()) | {"own_options": listing(backend)}
+        for name, backend in found.items()
+    }
     lines = [table(rows)]
     for name in sorted(found):
         lines.append(f"\n{name}")
-        lines += [
-            f"  {key:<14}{', '.join(value) if isinstance(value, list | tuple) else value}"
-            for key, value in able[name].items()
-        ]
+        lines += [f"  {key:<14}{_words(value)}" for key, value in able[name].items() if value]
     document = {
         name: {"summary": found[name].summary, "capabilities": able[name]} for name in sorted(found)
     }
     return Result("\n".join(lines), document)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={default}" for key, default in value.items())
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def doctor_command(options: Namespace, console: Console) -> Result:

@@ -22,6 +22,7 @@ from hqc.diagnostics import reject
 
 _COMMANDS = "hqc.cli_commands"
 _INSPECT = "hqc.cli_inspect"
+_TOOLS = "hqc.cli_tools"
 _TRAINING = "hqc.cli_training"
 
 
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--color", choices=COLOURS, default="auto", help="colour on stderr")
     root = _Parser(
         prog="hqc",
-        description="Compile quantised neural networks to hls4ml firmware, bit for bit.",
+        description="Compile quantised neural networks to firmware, bit for bit.",
         epilog="exit status: 0 ok, 1 model rejected, 2 usage, 3 not bit-exact,\n"
         "  4 tool missing or failed, 70 internal error, 130 interrupted",
         formatter_class=_formatter,
@@ -109,14 +110,19 @@ def parser() -> argparse.ArgumentParser:
     command("compile", "compile a model into a checked project", _COMMANDS, _compile)
     command("run", "run a compiled directory on inputs", _COMMANDS, _run)
     command("check", "rebuild the emulation of a directory and compare", _COMMANDS, _check)
-    command("opt", "run passes over a model", _INSPECT, _opt)
+    command("build", "run the backend's own tool on a directory", _COMMANDS, _build)
+    command("opt", "run passes over a model", "hqc.cli_opt", _opt)
+    command("bisect", "find the pass and the rewrite that change a value", _TOOLS, _bisect)
+    command("reduce", "make a graph on which passes fail small", _TOOLS, _reduce)
+    command("new", "write a pass or a backend to start from", _TOOLS, _new)
+    command("golden", "run golden tests of passes", _TOOLS, _golden)
     command("show", "print a model's graph, or what a directory holds", _INSPECT, _show)
     command("sensitivity", "measure how sensitive each layer is", _TRAINING, training.sensitivity)
     command("allocate", "choose bit widths within budgets", _TRAINING, training.allocate)
     command(
         "quantize", "train a float model into a mixed-precision one", _TRAINING, training.quantize
     )
-    command("passes", "list the passes and the default pipeline", _INSPECT, _nothing)
+    command("passes", "list the passes and the default pipeline", _INSPECT, _passes_from)
     command("backends", "list the backends and what they emit", _INSPECT, _nothing)
     command("doctor", "check versions, compilers, vendor tools and plug-ins", _INSPECT, _nothing)
     command("explain", "say what a diagnostic code means", _INSPECT, _explain)
@@ -164,20 +170,27 @@ def _compile(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "-o", "--output", metavar="DIR", help="what to make (default: build/NAME-BACKEND)"
     )
-    p.add_argument("-p", "--pipeline", metavar="P", help="passes to run (default: hqc passes)")
+    _passes(p)
     p.add_argument(
         "--check", default="1000", metavar="N|off", help="samples compared (default: 1000)"
     )
     p.add_argument("--save-ir", action="store_true", help="keep the graph after each pass")
     group = p.add_argument_group("hardware")
     group.add_argument("-b", "--backend", default="vitis", help="vitis or catapult (hqc backends)")
-    group.add_argument("--io", help="io_parallel")
+    group.add_argument("--io", help="io_parallel (default) or io_stream")
     group.add_argument("--part", help="FPGA part number")
     group.add_argument("--technology", help="fpga, or asic where the backend knows it")
     group.add_argument("--libraries", metavar="NAMES", help="ASIC libraries, for technology asic")
     group.add_argument("--clock", type=float, metavar="NS", help="clock period in nanoseconds")
     group.add_argument("--reuse-factor", type=int, metavar="R", help="products per multiplier")
     group.add_argument("--strategy", help="latency or resource")
+    group.add_argument(
+        "--backend-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option that only this backend has (hqc backends)",
+    )
     group.add_argument("--build", action="store_true", help="run the vendor's tool as well")
 
 
@@ -203,13 +216,101 @@ def _check(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, default=1, metavar="S", help="of fresh samples")
 
 
+def _build(p: argparse.ArgumentParser) -> None:
+    p.add_argument("directory", metavar="DIR", help="made by hqc compile")
+    p.add_argument(
+        "--timeout", type=float, default=14400.0, metavar="S", help="seconds it may take"
+    )
+
+
 def _opt(p: argparse.ArgumentParser) -> None:
     _loading(p)
-    p.add_argument("-p", "--pipeline", metavar="P", help="such as fold-constants,dce")
+    _passes(p)
     p.add_argument("-o", "--output", metavar="FILE", help=".onnx or .hqir to write")
-    p.add_argument("--print-after", metavar="PASS|all", help="print the graph after that pass")
-    p.add_argument("--timing", action="store_true", help="a table of times")
-    p.add_argument("--no-verify", action="store_true", help="do not check the passes' contracts")
+    group = p.add_argument_group("watching")
+    group.add_argument(
+        "--print-before", metavar="PASS|all", help="print the graph before that pass"
+    )
+    group.add_argument("--print-after", metavar="PASS|all", help="print the graph after that pass")
+    group.add_argument("--print-diff", metavar="PASS|all", help="print what that pass changes")
+    group.add_argument("--stats", action="store_true", help="rewrites and remarks by pass and rule")
+    group.add_argument("--timing", action="store_true", help="a table of times")
+    group.add_argument(
+        "--dump-dir", metavar="DIR", help="write NN-pass.onnx and .hqir, 00 is given"
+    )
+    group.add_argument(
+        "--start-after", type=int, metavar="NN", help="go on from that state in --dump-dir"
+    )
+    checks = p.add_mutually_exclusive_group()
+    checks.add_argument(
+        "--no-verify", action="store_true", help="do not check the passes' contracts"
+    )
+    checks.add_argument(
+        "--verify-each",
+        action="store_true",
+        help="beside all other checks, run qonnx on the graph after each pass",
+    )
+
+
+def _passes_from(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "-P",
+        "--passes-from",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="passes of your own: the file is run",
+    )
+
+
+def _passes(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("passes")
+    group.add_argument(
+        "-p", "--pipeline", metavar="P", help="such as fold-constants,dce or my-pass,default"
+    )
+    _passes_from(group)
+    group.add_argument(
+        "--pass-timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds that one pass may take, 0 for any (default: 600)",
+    )
+
+
+def _bisect(p: argparse.ArgumentParser) -> None:
+    _loading(p)
+    _passes(p)
+
+
+def _reduce(p: argparse.ArgumentParser) -> None:
+    _loading(p)
+    _passes(p)
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help=".onnx or .hqir to write")
+    p.add_argument(
+        "--check",
+        default="value-changed",
+        metavar="HOW",
+        help="how it fails: value-changed (default), crash, or a code such as HQC303",
+    )
+    p.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="seconds after which the smallest graph so far is taken (default: 300)",
+    )
+
+
+def _new(p: argparse.ArgumentParser) -> None:
+    p.add_argument("kind", choices=("pass", "backend"), help="what to write")
+    p.add_argument("name", metavar="NAME", help="in kebab-case, such as drop-ones")
+    p.add_argument("--dir", default=".", metavar="DIR", help="where to (default: here)")
+
+
+def _golden(p: argparse.ArgumentParser) -> None:
+    p.add_argument("files", nargs="+", metavar="FILE.hqir", help="with a RUN line and CHECK lines")
+    p.add_argument("--update-golden", action="store_true", help="write the CHECK lines anew")
 
 
 def _show(p: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,11 @@ class Quantiser:
         """Whether the boundaries are not one scale apart everywhere."""
         return self.bipolar or self.rounding in (Rounding.DOWN, Rounding.UP)
 
-    def inclusive(self, code: int) -> bool:
-        """Whether the boundary of a code itself rounds up to it."""
-        return _BOUNDARY[self.rounding](code)[1]
+    @cached_property
+    def inclusive_codes(self) -> tuple[bool, ...]:
+        """Whether the boundary of a code itself rounds up to it, for each code but the lowest."""
+        boundary = _BOUNDARY[self.rounding]
+        return tuple(boundary(code)[1] for code in range(self.lo + 1, self.hi + 1))
 
     def bound(self, code: int, channel: int) -> Bound:
         """The values whose code is at least `code`."""
@@ -249,17 +252,18 @@ def _evenly_spaced(affine: Affine, quantiser: Quantiser, channel: int) -> Iterat
     denominator = math.lcm(u.denominator, w.denominator)
     step = u.numerator * (denominator // u.denominator)
     start = w.numerator * (denominator // w.denominator)
-    for code in range(quantiser.lo + 1, quantiser.hi + 1):
-        bound = quantiser.bound(code, channel) if quantiser.bends else None
-        if bound is not None:
+    codes = range(quantiser.lo + 1, quantiser.hi + 1)
+    if quantiser.bends:
+        for bound in (quantiser.bound(code, channel) for code in codes):
             yield Bound((bound.value - b) / a, bound.inclusive, a > 0).integer()
-            continue
-        inclusive = quantiser.inclusive(code)
+        return
+    upward = a > 0
+    for code, inclusive in zip(codes, quantiser.inclusive_codes, strict=True):
         numerator = start + code * step
-        if (a > 0) == inclusive:
-            yield -(-numerator // denominator) if a > 0 else -(-numerator // denominator) - 1
+        if upward == inclusive:
+            yield -(-numerator // denominator) - (not upward)
         else:
-            yield numerator // denominator + (1 if a > 0 else 0)
+            yield numerator // denominator + upward
 
 
 def real_step_function(

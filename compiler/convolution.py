@@ -130,27 +130,22 @@ class Window:
             inside = _outer(inside, (at >= 0) & (at < n), np.logical_and)
         return np.where(inside, flat, -1)
 
-    def gather(
-        self, x: npt.NDArray[Any], out: tuple[int, ...], fill: float = 0
-    ) -> npt.NDArray[Any]:
-        """What the taps read of (N, C, *spatial): (N, C, taps, windows), both row-major."""
-        ends = [
-            max(0, (count - 1) * stride + dilation * (taps - 1) + 1 - before - size)
-            for count, stride, dilation, taps, before, size in zip(
-                out, self.strides, self.dilations, self.kernel, self.before, x.shape[2:], strict=True
-            )
-        ]
-        margins = [(0, 0), (0, 0), *zip(self.before, ends, strict=True)]
+    def view(self, x: npt.NDArray[Any], out: tuple[int, ...], fill: float = 0) -> npt.NDArray[Any]:
+        """What the taps read of (N, C, *spatial): (N, C, *kernel, *out), no element twice."""
+        margins = [(0, 0), (0, 0)]
+        for axis, (size, count) in enumerate(zip(x.shape[2:], out, strict=True)):
+            reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+            end = (count - 1) * self.strides[axis] + reach - self.before[axis] - size
+            margins.append((self.before[axis], max(0, end)))
         if any(map(any, margins)):
             x = np.pad(x, margins, constant_values=fill)
         along = x.strides[2:]
         steps = [
-            *(d * s for d, s in zip(self.dilations, along, strict=True)),
-            *(d * s for d, s in zip(self.strides, along, strict=True)),
+            *(n * step for n, step in zip(self.dilations, along, strict=True)),
+            *(n * step for n, step in zip(self.strides, along, strict=True)),
         ]
         shape, strides = (*x.shape[:2], *self.kernel, *out), (*x.strides[:2], *steps)
-        read = np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
-        return read.reshape(*x.shape[:2], math.prod(self.kernel), math.prod(out))
+        return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
     def attributes(self) -> dict[str, list[int] | int]:
         """As ONNX attributes of a Conv (without the group where it is 1)."""
@@ -185,8 +180,19 @@ class Taps:
 
     def gather(self, x: npt.NDArray[Any], fill: float = 0) -> npt.NDArray[Any]:
         """What the taps read: (N, C, positions) to (N, C, taps, windows), `fill` for padding."""
+        n, channels = x.shape[:2]
+        return self._read(x, fill).reshape(n, channels, *self.index.shape[::-1])
+
+    def columns(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As `gather`, the windows of all samples side by side: (C, taps, N * windows)."""
+        read, rank = self._read(x), len(self.spatial) or 1
+        ahead = read.transpose(1, *range(2, 2 + rank), 0, *range(2 + rank, read.ndim))
+        return ahead.reshape(x.shape[1], self.index.shape[1], -1)
+
+    def _read(self, x: npt.NDArray[Any], fill: float = 0) -> npt.NDArray[Any]:
+        """(N, C, *kernel, *windows), or (N, C, taps, windows)."""
         if self.window is not None:
-            return self.window.gather(x.reshape(*x.shape[:2], *self.spatial), self.shape, fill)
+            return self.window.view(x.reshape(*x.shape[:2], *self.spatial), self.shape, fill)
         end = np.full_like(x[:, :, :1], fill)
         return np.asarray(np.concatenate([x, end], axis=2)[:, :, self.index.T])
 

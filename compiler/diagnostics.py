@@ -44,12 +44,16 @@ CODES: dict[str, str] = {
     "HQC305": "two registrations with one name, or a broken plug-in",
     "HQC306": "textual form or pipeline string is malformed",
     "HQC307": "a pass failed with an exception",
+    "HQC308": "a pass took longer than its time limit",
+    "HQC309": "the failure to look for does not show",
+    "HQC310": "a golden test does not match, or is malformed",
     # 4xx: backends and checks
     "HQC401": "the backend cannot emit this",
     "HQC402": "emitted widths differ from the IR",
     "HQC403": "not bit-exact",
     "HQC404": "a tool is missing",
     "HQC405": "a tool failed or timed out",
+    "HQC406": "a layer is larger than the vendor's tool unrolls by default",
     # 6xx: HAWQ and training
     "HQC601": "the HAWQ state dict does not fit the structure of the network",
     "HQC602": "no exact form of a HAWQ layer exists",
@@ -57,6 +61,7 @@ CODES: dict[str, str] = {
     "HQC604": "training does not converge to numbers",
     "HQC605": "training data or labels do not fit the model",
     "HQC606": "the training checkpoint does not fit",
+    "HQC607": "a working directory holds a run of other settings",
     # 61x: sensitivities and bit widths
     "HQC610": "a sensitivity cannot be measured on this model or loss",
     "HQC611": "no assignment of bit widths keeps the budgets",

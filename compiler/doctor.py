@@ -104,13 +104,19 @@ def _cache() -> Finding:
 
 
 def _plugins() -> Iterator[Finding]:
-    """Load every entry point of the three groups that is not hqc's own."""
-    for group in ("hqc.passes", "hqc.frontends", "hqc.backends"):
+    """Load every entry point of plug-ins, and see whether its name is free."""
+    from hqc.registry import Registry
+
+    broken = Registry.default().broken
+    for group in ("hqc.passes", "hqc.frontends", "hqc.operators", "hqc.backends"):
         for point in metadata.entry_points(group=group):
             topic = f"plug-in {point.name} ({group})"
             try:
                 point.load()
             except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
                 yield Finding(topic, "missing", f"{point.value}: {type(error).__name__}: {error}")
+                continue
+            if point.name in broken:
+                yield Finding(topic, "missing", broken[point.name].message)
             else:
                 yield Finding(topic, "ok", point.value)

@@ -16,7 +16,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from onnx_ir import Model
 
-from hqc import arrays, assemble, exactness, manifest, pipeline, staging
+from hqc import arrays, assemble, exactness, manifest, pipeline, settings, staging
 from hqc.artifact import Artifact, backend_named, generate, not_exact
 from hqc.backends.base import Backend, BackendOptions, Emission
 from hqc.diagnostics import Exit, HqcError
@@ -47,6 +47,7 @@ class Keywords(TypedDict, total=False):
     pipeline: str | None
     check: int | None
     seed: int
+    pass_timeout: float
     quantise: int | None
     input_types: Mapping[str, FixedType]
     save_ir: bool
@@ -59,6 +60,7 @@ class Keywords(TypedDict, total=False):
     clock_ns: float | None
     reuse_factor: int | None
     strategy: str | None
+    backend_options: Mapping[str, Any]
 
 
 def load(
@@ -67,6 +69,7 @@ def load(
     example_inputs: object = None,
     hawq_model: object = None,
     input_types: Mapping[str, FixedType] | None = None,
+    registry: Registry | None = None,
 ) -> Model:
     """Load a model into the IR's quantised state.
 
@@ -77,11 +80,13 @@ def load(
         hawq_model: for a HAWQ state dict: the module whose forward calls its layers, or
             "FILE.py:NAME" for one; not needed for a plain MLP.
         input_types: types of the input quantisers, by input name.
+        registry: where frontends and operators of plug-ins come from.
 
     Raises:
         HqcError: what is wrong with the file or the model, with its place.
     """
-    return normalise(read(model, example_inputs, hawq_model), input_types).model
+    source = read(model, example_inputs, hawq_model, registry)
+    return normalise(source, input_types, registry).model
 
 
 def run_passes(
@@ -114,11 +119,17 @@ def run_passes(
 
 
 def steps_of(passes: str | None) -> tuple[Step | Repeat, ...]:
-    """Parse a pipeline that a user wrote, or the default one; a malformed one is wrong usage."""
+    """Parse a pipeline that a user wrote; a malformed one is wrong usage.
+
+    The step `default` stands for the default pipeline, and so does None.
+    """
+    default = parse_pipeline(pipeline.DEFAULT)
     try:
-        return parse_pipeline(pipeline.DEFAULT if passes is None else passes)
+        steps = parse_pipeline("default" if passes is None else passes)
     except HqcError as error:
         raise HqcError(error.diagnostics, Exit.USAGE) from error
+    found = (default if step == Step("default") else (step,) for step in steps)
+    return tuple(step for group in found for step in group)
 
 
 def given_samples(samples: Samples | None, model: Model) -> dict[str, arrays.Floats] | None:
@@ -141,15 +152,16 @@ def prepare(
     samples: Samples | None = None,
     quantise: int | None = None,
     input_types: Mapping[str, FixedType] | None = None,
+    registry: Registry | None = None,
 ) -> tuple[Loaded, dict[str, arrays.Floats] | None]:
     """Load, quantise after training if a bit width says so, and normalise; and the samples."""
-    source = read(model, example_inputs, hawq_model)
+    source = read(model, example_inputs, hawq_model, registry)
     given = given_samples(samples, source.model)
     if quantise is not None:
         from hqc.frontends import calibrate
 
         source = replace(source, model=calibrate.quantise(source.model, quantise, given))
-    return normalise(source, input_types), given
+    return normalise(source, input_types, registry), given
 
 
 def compile(
@@ -181,10 +193,11 @@ def compile(
         HqcError: the model is rejected, HQC403 when the emulation is not bit-exact, HQC404/405
             when a tool is missing or fails. The output is then as it was before.
     """
-    chosen = CompileOptions(backend=backend, **options)
     known = registry or Registry.default()
+    chosen = CompileOptions(backend=backend, passes_from=known.digests(), **options)
     target = backend_named(backend, known)
-    steps = steps_of(chosen.pipeline)
+    hardware = settings.resolve(target, chosen)
+    steps = with_legalisation(steps_of(chosen.pipeline), target)
     with stage("load", watch) as note:
         loaded, given = prepare(
             model,
@@ -193,6 +206,7 @@ def compile(
             samples=samples,
             quantise=chosen.quantise,
             input_types=chosen.input_types,
+            registry=known,
         )
         note.detail = loaded.source.file
         note.remarks += [str(remark) for remark in loaded.remarks]
@@ -201,7 +215,13 @@ def compile(
     reference = read(loaded.model).model  # passes edit in place; the comparison needs the original
     tracer = assemble.Tracer(watch, chosen.save_ir)
     result = pipeline.run(
-        loaded.model, steps, known, samples=given, seed=chosen.seed, on_event=tracer.event
+        loaded.model,
+        steps,
+        known,
+        samples=given,
+        seed=chosen.seed,
+        on_event=tracer.event,
+        pass_timeout=chosen.pass_timeout,
     )
     cut = partition(result.model)
     job = _Job(
@@ -213,7 +233,7 @@ def compile(
         backend=target,
         options=chosen,
         settings=target.complete(
-            BackendOptions(project=identifier(loaded.source.name), **chosen.for_backend())
+            BackendOptions(project=identifier(loaded.source.name), **hardware)
         ),
         watch=watch,
     )
@@ -226,14 +246,19 @@ def compile(
         job.describe(fresh, print_pipeline(steps), result.records, emission, verdict)
     artifact = Artifact(directory, manifest.read(directory), known)
     if chosen.build:
-        _build(artifact, chosen, watch)
+        with stage("build", watch):
+            artifact.build(chosen.build_timeout)
     return artifact
 
 
-def _build(artifact: Artifact, options: CompileOptions, watch: Watch) -> None:
-    with stage("build", watch):
-        found = artifact.backend.build(artifact.path / "project", options.build_timeout)
-        assemble.add_to_report(artifact.path, "build", found)
+def with_legalisation(
+    steps: tuple[Step | Repeat, ...], backend: Backend
+) -> tuple[Step | Repeat, ...]:
+    """A pipeline and behind it the passes that a backend asks for, unless it ends with them."""
+    if not backend.legalise:
+        return steps
+    extra = parse_pipeline(backend.legalise)
+    return steps if steps[-len(extra) :] == extra else (*steps, *extra)
 
 
 @dataclass(frozen=True)
@@ -329,6 +354,7 @@ class _Job:
             certificate=self.exact.certificate,
             verdict=verdict,
         )
-        assemble.manifest_of(
-            self.loaded.source, self.cut, self.options, self.settings, outcome
-        ).write(fresh)
+        hardware = settings.describe(self.backend, self.settings)
+        assemble.manifest_of(self.loaded.source, self.cut, self.options, hardware, outcome).write(
+            fresh
+        )

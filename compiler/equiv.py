@@ -51,7 +51,7 @@ def compare(got: Mapping[str, Array], want: Mapping[str, Array]) -> Comparison:
         mismatches += int(np.count_nonzero(differ))
         if first is None and differ.any():
             at = tuple(int(i) for i in np.argwhere(differ)[0])
-            first = f"{name}{list(at)}: got {found[at]!r}, want {expected[at]!r}"
+            first = f"{name}{list(at)}: got {found[at].item()!r}, want {expected[at].item()!r}"
     return Comparison(total, mismatches, first)
 
 
@@ -65,6 +65,16 @@ def first_difference(before: Mapping[str, Exact], after: Mapping[Value, Exact]) 
                 node = value.producer()
                 return f"{result.first} (node {node.name if node is not None else '?'})"
     return None
+
+
+def first_row(got: Mapping[str, Array], want: Mapping[str, Array]) -> int:
+    """The first sample whose outputs differ; 0 where that cannot be told."""
+    rows = [
+        int(np.argwhere(got[name] != w)[0][0])
+        for name, w in want.items()
+        if name in got and got[name].shape == w.shape and np.any(got[name] != w)
+    ]
+    return min(rows, default=0)
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,12 @@ class Reference:
     def finish(self, trace: Mapping[Value, Exact]) -> dict[str, Array]:
         """The host's float operators on a trace."""
         if self._float_tail is None:
-            entries = [str(v.name) for v in trace]
+            known = [str(v.name) for v in trace]
             nodes = tuple(n for n in computed_nodes(self._model) if n in self._tail)
-            self._float_tail = FloatTail(self._model, nodes, entries)
-        return self._float_tail({str(v.name): t.values() for v, t in trace.items()})
+            self._float_tail = FloatTail(self._model, nodes, known)
+        needs = self._float_tail.needs
+        entries = {str(v.name): t for v, t in trace.items() if v.name in needs}
+        return self._float_tail({name: t.values() for name, t in entries.items()})
 
     def trace(self, inputs: Mapping[str, Array]) -> dict[Value, Exact]:
         """Every exact tensor of the graph, in order.

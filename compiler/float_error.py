@@ -95,11 +95,10 @@ def undecided(model: Model, inputs: Mapping[str, Array]) -> npt.NDArray[np.bool_
         at = np.nonzero(np.ones(codes.shape, bool))
         channels = at[1] if coder.channels > 1 else np.zeros_like(at[0])
         k, x = codes[at], errors.values(source)[at]
-        size = np.abs(x) + _offsets(coder, channels)
-        error = errors.bound[source][at] + (4 * SINGLE + 1e-14) * size + SMALLEST
+        error = _error_of(coder, channels, x, errors.bound[source][at])
         for other, exists in ((k, k > coder.lo), (k + 1, k < coder.hi)):
             boundary = _boundaries(coder, np.clip(other, coder.lo + 1, coder.hi), channels)
-            found[at[0][exists & (np.abs(x - boundary) <= error)]] = True
+            found[at[0][exists & (np.abs(x - boundary) <= error) & (error > 0)]] = True
     return found
 
 
@@ -119,17 +118,18 @@ def _flips(node: Node, errors: _Errors, mine: Floats) -> dict[int, Deviation]:
     k, other = exact_codes[at], theirs[at]
     x = errors.values(source)[at]
     channels = at[1] if coder.channels > 1 else np.zeros_like(k)
-    size = np.abs(x) + _offsets(coder, channels)
-    error = errors.bound[source][at] + (4 * SINGLE + 1e-14) * size + SMALLEST
+    error = _error_of(coder, channels, x, errors.bound[source][at])
     boundary = _boundaries(coder, np.where(other > k, other, other + 1), channels)
     distance = np.abs(x - boundary)
     found: dict[int, Deviation] = {}
-    for n in np.argsort(distance <= error, kind="stable"):  # what is unexplained comes first
+    for n in np.argsort(
+        (distance <= error) & (error > 0), kind="stable"
+    ):  # what is unexplained comes first
         text = (
             f"{node.name}: exact {float(x[n])!r} gives code {k[n]}, float32 gives {other[n]}; the "
             f"tie at {boundary[n]!r} is {distance[n]:.3g} away, float32 error to {error[n]:.3g}"
         )
-        kind = "tie" if distance[n] <= error[n] else "unexplained"
+        kind = "tie" if distance[n] <= error[n] and error[n] > 0 else "unexplained"
         found.setdefault(int(at[0][n]), Deviation(kind, text))
     return found
 
@@ -140,15 +140,24 @@ def _codes(values: Floats, grid: Affine) -> npt.NDArray[np.int64]:
     return np.asarray(np.rint((values - b.reshape(shape)) / a.reshape(shape)), np.int64)
 
 
-def _offsets(coder: Coder, channels: npt.NDArray[np.int64]) -> Floats:
-    """What a quantiser adds before it rounds, in units of x: its zero point, and a half."""
+def _error_of(coder: Coder, channels: npt.NDArray[np.int64], x: Floats, before: Floats) -> Floats:
+    """The error of a quantiser's input and of its own arithmetic; 0 where float32 is exact.
+
+    There a value on a boundary is no excuse: x is held as it is, and so are x / scale (by a power
+    of two) and the sum with the zero point.
+    """
     if isinstance(coder, Thresholds):
-        return np.zeros(channels.shape)
+        return np.where((before == 0) & _representable(x), 0.0, before + 4 * SINGLE * np.abs(x))
     scale, zero = (
-        np.resize(np.array([float(v) for v in part]), coder.channels)
+        np.resize(np.array([float(v) for v in part]), coder.channels)[channels]
         for part in (coder.scale, coder.zero_point)
     )
-    return np.asarray(scale * (np.abs(zero) + 0.5))[channels]
+    mantissa, _ = np.frexp(scale)
+    code = x / scale
+    exact = (before == 0) & (mantissa == 0.5) & _representable(x) & _representable(code + zero)
+    exact &= np.abs(code) + np.abs(zero) < 0.25 / SINGLE  # and so is what adds a half to round
+    size = np.abs(x) + scale * (np.abs(zero) + 0.5)
+    return np.where(exact, 0.0, before + (4 * SINGLE + 1e-14) * size + SMALLEST)
 
 
 def _boundaries(

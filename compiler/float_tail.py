@@ -22,6 +22,9 @@ class FloatTail:
         produced = {str(v.name) for node in tail for v in node.outputs}
         needed = not produced.isdisjoint(self._outputs)
         self._session = _session(model, tail, entries, self._outputs) if needed else None
+        feeds = [i.name for i in self._session.get_inputs()] if self._session is not None else []
+        #: Names of the values that it takes, as far as there are any.
+        self.needs = frozenset((*feeds, *self._outputs))
 
     def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Graph outputs from the exact values (float64) that enter the tail."""

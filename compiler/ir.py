@@ -148,6 +148,13 @@ def constant(value: Value | None) -> Array | None:
     return tensor.numpy()
 
 
+def is_constant(value: Value) -> bool:
+    """Whether `constant` has an array for a value, without reading it."""
+    if value.is_graph_input() and not value.is_initializer():
+        return False
+    return onnx_ir.convenience.get_const_tensor(value) is not None
+
+
 def add_constant(graph: Graph, name: str, array: Array) -> Value:
     """Register an initializer under a name that no value has yet."""
     unique = fresh_name(graph, name)

@@ -194,13 +194,10 @@ def _sum(node: Node, base: Codes, weights: Weights, taps: Taps) -> Codes:
     out = np.empty((n, weights.codes.shape[0], windows), np.int64)
     chunk = max(1, _CHUNK // max(1, channels * windows * kernel))
     for start in range(0, n, chunk):
-        part = taps.gather(base[start : start + chunk].astype(kind))
-        columns = part.reshape(len(part), groups, -1, windows)
-        if windows == 1:  # one product for all samples
-            sums = (columns[..., 0].swapaxes(0, 1) @ matrix.swapaxes(1, 2)).swapaxes(0, 1)
-        else:
-            sums = matrix @ columns
-        out[start : start + chunk] = sums.reshape(len(part), -1, windows)
+        part = base[start : start + chunk].astype(kind)
+        columns = taps.columns(part).reshape(groups, -1, len(part) * windows)
+        sums = (matrix @ columns).reshape(-1, len(part), windows)
+        out[start : start + chunk] = sums.swapaxes(0, 1)
     return out
 
 

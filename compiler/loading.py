@@ -11,13 +11,12 @@ from typing import Any
 
 from onnx_ir import Model
 
-from hqc import ir
+from hqc import extensions, ir
 from hqc.diagnostics import reject
 from hqc.ir import State, state_of
 from hqc.passes_api import Remark
+from hqc.registry import SUFFIXES, Registry
 from hqc.types import FixedType
-
-SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".hqir")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,12 @@ class Loaded:
     remarks: tuple[Remark, ...]
 
 
-def read(model: object, example_inputs: object = None, hawq_model: object = None) -> Source:
+def read(
+    model: object,
+    example_inputs: object = None,
+    hawq_model: object = None,
+    registry: Registry | None = None,
+) -> Source:
     """Read a file or translate a Python object, without normalising it.
 
     Args:
@@ -55,13 +59,14 @@ def read(model: object, example_inputs: object = None, hawq_model: object = None
         example_inputs: for a module: a tensor or a tuple of them, batch first.
         hawq_model: for a HAWQ state dict in a .pt file: the module whose forward calls its
             layers, or "FILE.py:NAME" for one; None for a plain MLP.
+        registry: whose frontends read files of other suffixes; by default what is installed.
 
     Raises:
         HqcError: HQC002 for files that are not models; HQC003 for pickles; HQC001 for another
             kind of object, or a module without example inputs.
     """
     if isinstance(model, str | Path):
-        return _read_file(Path(model), hawq_model)
+        return _read_file(Path(model), hawq_model, registry)
     if hawq_model is not None:
         raise reject("HQC001", "hawq_model is for a HAWQ state dict in a .pt file")
     if isinstance(model, Model):
@@ -78,18 +83,18 @@ def read(model: object, example_inputs: object = None, hawq_model: object = None
     )
 
 
-def _read_file(path: Path, hawq_model: object) -> Source:
+def _read_file(path: Path, hawq_model: object, registry: Registry | None) -> Source:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise reject("HQC002", f"cannot read {path}: {error.strerror}") from error
     if not data:
         raise reject("HQC002", f"{path} is empty")
-    graph = _parse(path, data, hawq_model)
+    graph = _parse(path, data, hawq_model, registry)
     return Source(graph, path.stem, path.name, hashlib.sha256(data).hexdigest())
 
 
-def _parse(path: Path, data: bytes, hawq_model: object) -> Model:
+def _parse(path: Path, data: bytes, hawq_model: object, registry: Registry | None) -> Model:
     if hawq_model is not None and path.suffix not in (".pt", ".pth"):
         raise reject("HQC001", f"{path}: --hawq-model is for a HAWQ state dict in a .pt file")
     if path.suffix == ".onnx":
@@ -112,10 +117,18 @@ def _parse(path: Path, data: bytes, hawq_model: object) -> Model:
         except UnicodeDecodeError as error:
             raise reject("HQC002", f"{path} is not text: {error}") from error
         return parse_module(text)
+    return _by_plugin(path, (registry or Registry.default()).frontends)
+
+
+def _by_plugin(path: Path, frontends: Mapping[str, Any]) -> Model:
+    name = extensions.frontend_for(path, frontends)
+    if name is not None:
+        return extensions.read_file(name, frontends[name], path)
+    others = {suffix for f in frontends.values() for suffix in getattr(f, "suffixes", ())}
     raise reject(
         "HQC002",
         f"{path} is of an unknown format",
-        helps=(f"known suffixes: {', '.join(SUFFIXES)}",),
+        helps=(f"known suffixes: {', '.join((*SUFFIXES, *sorted(others)))}",),
     )
 
 
@@ -137,22 +150,35 @@ def _from_graph(graph: Model, name: str) -> Source:
     return Source(graph, name, f"{name} (in memory)", digest)
 
 
-def normalise(source: Source, input_types: Mapping[str, FixedType] | None = None) -> Loaded:
+def normalise(
+    source: Source,
+    input_types: Mapping[str, FixedType] | None = None,
+    registry: Registry | None = None,
+) -> Loaded:
     """Bring a source into the quantised state; an integer graph stays as it is.
+
+    Args:
+        source: is edited in place.
+        input_types: types of the inputs' quantisers, by name.
+        registry: whose operators are written in known ones; by default what is installed.
 
     Raises:
         HqcError: HQC1xx with every problem that the import found.
     """
     from hqc.frontends.calibrate import require_quantised
     from hqc.frontends.qcdq import is_integer_graph
-    from hqc.frontends.qonnx import normalise_import
+    from hqc.frontends.qonnx import DOMAINS, normalise_import
 
     if state_of(source.model) is State.INTEGER:
         if input_types:
             raise reject("HQC001", "input types are for models that are not lowered yet")
         return Loaded(source.model, source, ())
+    remarks: tuple[Remark, ...] = ()
+    if any(node.domain not in ("", "ai.onnx", *DOMAINS) for node in source.model.graph):
+        operators = (registry or Registry.default()).operators
+        remarks = extensions.rewrite_operators(source.model, operators)
     has_domain = any(node.domain for node in source.model.graph)  # QONNX operators have one
     if not has_domain and not is_integer_graph(source.model):
         require_quantised(source.model)
     imported = normalise_import(source.model, input_types=input_types)
-    return Loaded(imported.model, source, imported.remarks)
+    return Loaded(imported.model, source, (*remarks, *imported.remarks))

@@ -70,9 +70,11 @@ def dump(document: object) -> str:
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of what can change the bytes written."""
-    return {name: metadata.version(name) for name in LIBRARIES}
+def versions(backend: str) -> dict[str, str]:
+    """Installed versions of what can change the bytes written; a plug-in backend is among it."""
+    points = metadata.entry_points(group="hqc.backends", name=backend)
+    plugins = {p.dist.name: p.dist.version for p in points if p.dist is not None}
+    return {name: metadata.version(name) for name in LIBRARIES} | plugins
 
 
 def read(directory: Path) -> Manifest:

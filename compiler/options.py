@@ -15,8 +15,6 @@ from hqc.types import FixedType
 
 #: Samples compared when the user does not say.
 SAMPLES = 1000
-STRATEGIES = ("latency", "resource")
-IO_TYPES = ("io_parallel",)
 
 
 @dataclass(frozen=True)
@@ -28,21 +26,26 @@ class CompileOptions:
         pipeline: pipeline string; None takes the default one.
         check: samples on which the emulation is compared; None compares nothing and says so.
         seed: of the generated samples.
+        pass_timeout: seconds that one run of a pass may take, 0 for any.
         quantise: bit width of post-training quantisation for models that are not quantised.
         input_types: types of the inputs' quantisers, by input name, or "" for all.
+        passes_from: files of the user's passes in the registry, with their digests.
         save_ir: keep the graph after each pass.
         build: run the vendor's tool.
         build_timeout: seconds that tool may take.
-        io, part, technology, libraries, clock_ns, reuse_factor, strategy: for the backend; None
-            takes its own default.
+        io, part, technology, libraries, clock_ns, reuse_factor, strategy: for the backend, which
+            says in its capabilities which of them it has; None takes its own default.
+        backend_options: options that only this backend has, by name.
     """
 
     backend: str = "vitis"
     pipeline: str | None = None
     check: int | None = SAMPLES
     seed: int = 0
+    pass_timeout: float = 600.0
     quantise: int | None = None
     input_types: Mapping[str, FixedType] = field(default_factory=dict)
+    passes_from: Mapping[str, str] = field(default_factory=dict)
     save_ir: bool = False
     build: bool = False
     build_timeout: float = 4 * 3600.0
@@ -53,19 +56,18 @@ class CompileOptions:
     clock_ns: float | None = None
     reuse_factor: int | None = None
     strategy: str | None = None
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _within("check", self.check, 1, 10_000_000)
         _within("seed", self.seed, 0, 2**32 - 1)
         _within("quantise", self.quantise, 2, 16)
         _within("reuse factor", self.reuse_factor, 1, 1 << 20)
-        _one_of("strategy", self.strategy, STRATEGIES)
-        _one_of("io", self.io, IO_TYPES)
         if self.clock_ns is not None and not (math.isfinite(self.clock_ns) and self.clock_ns > 0):
             raise usage(f"clock {self.clock_ns} ns: a period is positive")
 
     def for_backend(self) -> dict[str, Any]:
-        """The backend's options that were given."""
+        """The general options of backends that were given."""
         names = (
             *("io", "part", "technology", "libraries"),
             *("clock_ns", "reuse_factor", "strategy"),
@@ -78,6 +80,7 @@ class CompileOptions:
             "check": self.check,
             "quantise": self.quantise,
             "input_types": {name: str(type_) for name, type_ in self.input_types.items()},
+            **({"passes_from": dict(self.passes_from)} if self.passes_from else {}),
             "save_ir": self.save_ir,
             "build": self.build,
         }
@@ -138,8 +141,3 @@ def closest(name: str, known: Iterable[str]) -> tuple[str, ...]:
 def _within(what: str, value: int | None, lo: int, hi: int) -> None:
     if value is not None and not lo <= value <= hi:
         raise usage(f"{what} {value}: from {lo} to {hi}")
-
-
-def _one_of(what: str, value: str | None, known: tuple[str, ...]) -> None:
-    if value is not None and value not in known:
-        raise usage(f"{what} {value!r} is not known", *closest(value, known))

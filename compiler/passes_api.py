@@ -46,22 +46,38 @@ class Contract:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something a pass did or declined, with the reason, for people."""
+    """Something a pass, or a rule of it, did or declined, with the reason, for people."""
 
     message: str
     where: Location = field(default_factory=Location)
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.message}  --> {self.where}" if str(self.where) else self.message
 
 
-class Outcome(PassResult):
-    """A pass result with the number of rewrites and the remarks."""
+@dataclass(frozen=True)
+class Change:
+    """One rewrite of a pass that keeps count: the rule, and the node as it was before."""
 
-    def __init__(self, model: Model, rewrites: int = 0, remarks: tuple[Remark, ...] = ()):
+    rule: str
+    where: Location
+
+
+class Outcome(PassResult):
+    """A pass result with the number of rewrites, the remarks, and the rewrites where counted."""
+
+    def __init__(
+        self,
+        model: Model,
+        rewrites: int = 0,
+        remarks: tuple[Remark, ...] = (),
+        changes: tuple[Change, ...] = (),
+    ):
         super().__init__(model, rewrites > 0)
         self.rewrites = rewrites
         self.remarks = remarks
+        self.changes = changes
 
 
 @dataclass(frozen=True)

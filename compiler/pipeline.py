@@ -16,26 +16,24 @@ import numpy as np
 from onnx_ir import Model, Value
 from onnx_ir.passes import PreconditionError
 
-from hqc import verify
-from hqc.diagnostics import Exit, HqcError, reject
-from hqc.equiv import compare, first_difference
-from hqc.execute import Exact, Reference
+from hqc import user_code, verify
+from hqc.diagnostics import Exit, HqcError, Location, reject
+from hqc.equiv import compare, first_difference, first_row
+from hqc.exact import Exact
+from hqc.execute import Reference
 from hqc.ir import (
     Array,
-    from_bytes,
-    range_of,
-    set_range,
     set_state,
-    set_type,
     state_of,
     to_bytes,
-    type_of,
 )
-from hqc.passes_api import Contract, Outcome, Pass, Promise, Remark
+from hqc.passes_api import Change, Contract, Outcome, Pass, Promise, Remark
 from hqc.registry import Registry
 from hqc.reproduce import write_reproducer
-from hqc.samples import generate
+from hqc.samples import probes
+from hqc.snapshot import is_annotated_only, is_same, snapshot
 from hqc.text import Repeat, Step, print_pipeline
+from hqc.time_limit import TimeUp, time_limit
 
 DEFAULT = (
     "fold-constants,normalize,fold-quantizers,fuse-batchnorm,legalize-rounding,dce,"
@@ -43,6 +41,8 @@ DEFAULT = (
 )
 #: Rounds of a `repeat(...)` that still changes something; more is a loop between two passes.
 MAX_ROUNDS = 32
+#: Seconds that one run of one pass may take, where the user does not say.
+PASS_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Record:
         seconds: in the pass itself, without the checks.
         rewrites: how many places it changed.
         contract: what it promised; `checked` samples have shown it to hold.
+        changes: the rewrites one by one, of passes that keep count.
     """
 
     name: str
@@ -63,15 +64,20 @@ class Record:
     remarks: tuple[Remark, ...]
     contract: Contract
     checked: int
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
 class PassEvent:
-    """A pass begins (`record` is None) or has ended; `model` is the IR at that moment."""
+    """A pass begins (`record` is None) or has ended; `model` is the IR at that moment.
+
+    `rest` is the pipeline that goes on from there: within a `repeat(...)` it is run again.
+    """
 
     name: str
     model: Model
     record: Record | None = None
+    rest: tuple[Step | Repeat, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def run(
     verify: bool = True,
     on_event: Callable[[PassEvent], None] | None = None,
     reproducers: Path = Path("build/reproducers"),
+    pass_timeout: float = PASS_TIMEOUT,
 ) -> PipelineResult:
     """Run a pipeline on a model, in place.
 
@@ -100,26 +107,29 @@ def run(
         model: in the state that the first pass needs.
         steps: from `hqc.text.parse_pipeline`.
         registry: where the passes come from.
-        samples: the user's own inputs; the first `check_samples` are checked beside the
-            generated ones.
+        samples: the user's own inputs; as many as are generated are checked beside them.
         seed: of the generated samples.
-        check_samples: how many are generated.
+        check_samples: how many are generated, fewer for large models (see `hqc.effort`); the
+            records say how many were checked.
         verify: check structure, types and contracts after each pass.
         on_event: told of each pass that begins and ends.
         reproducers: folder under which a failing pass leaves its reproducer.
+        pass_timeout: seconds that one run of a pass may take, 0 for any; see `hqc.time_limit`.
 
     Raises:
-        HqcError: HQC301 an unknown pass or option; HQC302/303/304/307 a pass that fails; or what a
-            pass itself refuses.
+        HqcError: HQC301 an unknown pass or option; HQC302/303/304/307/308 a pass that fails; or
+            what a pass itself refuses.
     """
     passes = [p for step in steps for p in _passes(step, registry)]  # all names checked first
     manager = _Manager(model, samples, seed, check_samples if verify else 0, reproducers)
     manager.on_event = on_event
+    manager.pass_timeout, manager.files = pass_timeout, registry.files
     assert all(isinstance(p, Pass) for p in passes)
     tail = list(steps)
     while tail:
         step = tail[0]
         manager.rest = tuple(tail[1:])
+        manager.again = () if isinstance(step, Step) else (step,)
         if isinstance(step, Repeat):
             _repeat(manager, step, registry)
         else:
@@ -170,9 +180,12 @@ class _Manager:
         self.model = model
         self.records: list[Record] = []
         self.rest: tuple[Step | Repeat, ...] = ()
+        self.again: tuple[Step | Repeat, ...] = ()  # a repeat(...) that is under way
         self.on_event: Callable[[PassEvent], None] | None = None
+        self.pass_timeout = PASS_TIMEOUT
+        self.files: tuple[Path, ...] = ()
         self._folder = reproducers
-        self._inputs = _inputs(model, samples, seed, count) if count else {}
+        self._inputs = probes(model, samples, seed, count) if count else {}
         self._trace: dict[str, Exact] = {}
         self._want: dict[str, Array] = {}
         if count:
@@ -185,7 +198,7 @@ class _Manager:
 
     def run(self, pass_: Pass, step: Step) -> int:
         """Run and judge one pass; the number of rewrites."""
-        before = to_bytes(self.model)
+        before = snapshot(self.model)
         self._tell(PassEvent(pass_.name, self.model))
         begun = time.perf_counter()
         outcome = self._call(pass_, step, before)
@@ -199,18 +212,25 @@ class _Manager:
             outcome.remarks,
             pass_.contract,
             checked,
+            outcome.changes,
         )
         self.records.append(record)
-        self._tell(PassEvent(pass_.name, self.model, record))
+        self._tell(PassEvent(pass_.name, self.model, record, (*self.again, *self.rest)))
         return outcome.rewrites
 
     def _tell(self, event: PassEvent) -> None:
         if self.on_event is not None:
             self.on_event(event)
 
-    def _call(self, pass_: Pass, step: Step, before: bytes) -> Outcome:
+    def _call(self, pass_: Pass, step: Step, before: Model) -> Outcome:
         try:
-            result = pass_(self.model)
+            with time_limit(self.pass_timeout):
+                result = pass_(self.model)
+        except TimeUp as error:
+            message = f"{pass_.name} took longer than {self.pass_timeout:g} s"
+            raise self._fail(
+                "HQC308", message, step, before, helps=("--pass-timeout allows more",)
+            ) from error
         except HqcError:
             raise
         except PreconditionError as error:
@@ -220,15 +240,20 @@ class _Manager:
             raise reject("HQC304", str(error), helps=("reorder the pipeline",)) from error
         except Exception as error:
             raise self._fail(
-                "HQC307", f"{pass_.name} raised {type(error).__name__}: {error}", step, before
+                "HQC307",
+                f"{pass_.name} raised {type(error).__name__}: {error}",
+                step,
+                before,
+                notes=tuple(getattr(error, "__notes__", ())),
+                where=user_code.place_of(error, type(pass_)),
             ) from error
         if isinstance(result, Outcome):
             return result
         return Outcome(result.model, int(result.modified))
 
-    def _judge(self, pass_: Pass, step: Step, before: bytes) -> int:
-        """Verify and compare; the number of samples compared. Equal bytes are equal functions."""
-        if to_bytes(self.model) == before:
+    def _judge(self, pass_: Pass, step: Step, before: Model) -> int:
+        """Verify and compare; the number of samples compared. Equal graphs are equal functions."""
+        if is_same(before, self.model):
             return len(next(iter(self._inputs.values())))
         try:
             verify.check(self.model, after=pass_.name)
@@ -238,7 +263,7 @@ class _Manager:
                 "HQC302", error.diagnostics[0].message, step, before, notes=notes
             ) from error
         if pass_.contract.promise is Promise.ANNOTATION:
-            if _without_annotations(before) != _without_annotations(to_bytes(self.model)):
+            if not is_annotated_only(before, self.model):
                 raise self._fail(
                     "HQC303",
                     f"{pass_.name} promises annotations only, and changed it",
@@ -263,7 +288,7 @@ class _Manager:
         self,
         pass_: Pass,
         step: Step,
-        before: bytes,
+        before: Model,
         got: Mapping[str, Array],
         trace: Mapping[Value, Exact],
     ) -> None:
@@ -280,7 +305,7 @@ class _Manager:
         notes = [f"promise: {pass_.contract}; {result.mismatches} of {result.total} values differ"]
         if (inner := first_difference(self._trace, trace)) is not None:
             notes.append(f"first tensor that differs: {inner}")
-        row = _first_row(got, self._want)
+        row = first_row(got, self._want)
         sample = {name: x[row : row + 1] for name, x in self._inputs.items()}
         raise self._fail(
             "HQC303",
@@ -296,37 +321,30 @@ class _Manager:
         code: str,
         message: str,
         step: Step,
-        before: bytes,
+        before: Model,
         *,
         notes: tuple[str, ...] = (),
+        helps: tuple[str, ...] = (),
         sample: Mapping[str, Array] | None = None,
+        where: Location | None = None,
     ) -> HqcError:
         tail = print_pipeline((step, *self.rest))
         few = sample or {name: x[:8] for name, x in self._inputs.items()}
         try:
-            command = write_reproducer(self._folder, step.name, before, tail, few)
+            command = write_reproducer(
+                self._folder, step.name, to_bytes(before), tail, few, self.files
+            )
             hint = f"reproduce with: {command}"
         except OSError as error:
             hint = f"make {self._folder} writable for a reproducer: {error.strerror or error}"
         return reject(
             code,
             message,
+            where=where,
             notes=notes,
-            helps=(hint, f"leave {step.name} out of the pipeline (-p)"),
-            exit_=Exit.INTERNAL if code == "HQC307" else Exit.REJECTED,
+            helps=(*helps, hint, f"leave {step.name} out of the pipeline (-p)"),
+            exit_=Exit.INTERNAL if code in ("HQC307", "HQC308") else Exit.REJECTED,
         )
-
-
-def _inputs(
-    model: Model, samples: Mapping[str, Array] | None, seed: int, count: int
-) -> dict[str, Array]:
-    made: dict[str, Array] = dict(generate(model, count, seed))
-    if samples is None:
-        return made
-    return {
-        name: np.concatenate([np.asarray(samples[name], np.float32)[:count], x])
-        for name, x in made.items()
-    }
 
 
 def _lsb(got: Array | None, want: Array, unit: Array) -> float:
@@ -350,32 +368,3 @@ def _unit(name: str, want: Array, trace: Mapping[str, Exact]) -> Array:
     if grid is not None:
         return np.array([float(abs(a)) for a in grid.a]).reshape(-1, *(1,) * (want.ndim - 2))
     return np.asarray(np.diff(np.unique(want)).min(initial=np.inf) if np.ptp(want) else 0.0)
-
-
-def _first_row(got: Mapping[str, Array], want: Mapping[str, Array]) -> int:
-    rows = [
-        int(np.argwhere(got[name] != w)[0][0])
-        for name, w in want.items()
-        if name in got and got[name].shape == w.shape and np.any(got[name] != w)
-    ]
-    return min(rows, default=0)
-
-
-def _without_annotations(data: bytes) -> bytes:
-    model = from_bytes(data, "state")
-    model.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        node.meta.clear()
-        for value in node.outputs:
-            _strip(value)
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        _strip(value)
-    return to_bytes(model)
-
-
-def _strip(value: Value) -> None:
-    if type_of(value) is not None or range_of(value) is not None:
-        set_type(value, None)
-        set_range(value, None)
-    value.metadata_props.clear()

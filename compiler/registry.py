@@ -1,24 +1,29 @@
 """What is available: an immutable table of passes, frontends and backends.
 
-Built-ins are named here; plug-ins come from the entry points `hqc.passes`, `hqc.frontends` and
-`hqc.backends` of installed packages. Nothing registers itself by being imported.
+Built-ins are named here; plug-ins come from the entry points `hqc.passes`, `hqc.frontends`,
+`hqc.operators` and `hqc.backends` of installed packages. Nothing registers itself by being
+imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from hqc.diagnostics import Exit, HqcError, reject
+from hqc.diagnostics import Diagnostic, Exit, HqcError, Location, reject
 from hqc.passes_api import Pass
 from hqc.text import Step
+from hqc.user_code import load
 
 if TYPE_CHECKING:
     from hqc.backends.base import Backend
+    from hqc.extensions import Operator
 
 Frontend = Callable[..., Any]
 
@@ -41,13 +46,33 @@ _FRONTENDS = {
 }
 
 
+#: What a backend has; see `hqc.backends.base.Backend`.
+_BACKEND = (
+    *("name", "summary", "own_options", "legalise", "capabilities"),
+    *("complete", "check", "emit", "emulator", "build"),
+)
+#: Suffixes of the files that hqc reads itself.
+SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".hqir")
+#: Words that mean something else in pipeline strings.
+RESERVED = ("default", "repeat")
+
+
 @dataclass(frozen=True)
 class Registry:
-    """Passes by name, frontends by name, backends by name."""
+    """Passes by name, frontends by name, backends by name.
+
+    Attributes:
+        files: of the user's passes that are in it.
+        broken: plug-ins that are left out, each with the reason, as warnings.
+        operators: how to write operators of other domains in known ones, by "domain::Op".
+    """
 
     passes: Mapping[str, type[Pass]]
     frontends: Mapping[str, Frontend]
     backends: Mapping[str, Backend]
+    files: tuple[Path, ...] = ()
+    broken: Mapping[str, Diagnostic] = field(default_factory=dict)
+    operators: Mapping[str, Operator] = field(default_factory=dict)
 
     @classmethod
     def builtin(cls) -> Registry:
@@ -64,14 +89,45 @@ class Registry:
     def default(cls) -> Registry:
         """Built-ins and the plug-ins of all installed packages.
 
-        Raises:
-            HqcError: HQC305, a plug-in is broken or takes a name that is taken.
+        A plug-in that is broken, or takes a name that is taken, is left out and listed in
+        `broken`: what does not need it works. Naming it in a pipeline raises HQC305.
         """
         registry = cls.builtin()
-        for kind in ("passes", "frontends", "backends"):
-            for point in entry_points(group=f"hqc.{kind}"):
-                registry = registry._with_plugin(kind, point)
+        for kind in ("passes", "frontends", "operators", "backends"):
+            points = sorted(entry_points(group=f"hqc.{kind}"), key=lambda p: (p.name, p.value))
+            for point in points:
+                try:
+                    _check_alone(point, points)
+                    registry = registry._with_plugin(kind, point)
+                except HqcError as error:
+                    registry = registry._without(point, error)
         return registry
+
+    def with_files(self, paths: Iterable[str | Path]) -> Registry:
+        """A registry with the passes that these files define, which are run.
+
+        Raises:
+            HqcError: HQC001, a file is not there, or raised; HQC305, it defines no pass, or one
+                of a name that is taken.
+        """
+        registry = self
+        for path in map(Path, paths):
+            module = load(path, "-P")
+            own = [x for x in vars(module).values() if _is_pass_of(x, module.__name__)]
+            if not own:
+                raise _broken(f"{path} defines no subclass of hqc.passes_api.Pass with a name")
+            for pass_ in own:
+                try:
+                    registry = registry.with_pass(pass_)
+                except HqcError as error:
+                    found = (replace(d, where=Location(str(path))) for d in error.diagnostics)
+                    raise HqcError(tuple(found), error.exit) from error
+            registry = replace(registry, files=(*registry.files, path))
+        return registry
+
+    def digests(self) -> dict[str, str]:
+        """Name and SHA-256 of the user's files, for the record."""
+        return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in self.files}
 
     def with_pass(self, pass_: type[Pass]) -> Registry:
         """A registry that knows one more pass.
@@ -81,17 +137,41 @@ class Registry:
         """
         if not (isinstance(pass_, type) and issubclass(pass_, Pass) and pass_.name):
             raise _broken(f"{pass_!r} is not a named subclass of hqc.passes_api.Pass")
+        if pass_.name in RESERVED:
+            raise _broken(f"{pass_.name} is a word of pipeline strings, no name for a pass")
         if isabstract(pass_):
             raise _broken(f"pass {pass_.name} does not implement rewrite")
         return replace(self, passes=_merge(self.passes, pass_.name, pass_))
 
     def with_backend(self, backend: Backend) -> Registry:
         """A registry that knows one more backend; raises like `with_pass`."""
+        missing = [name for name in _BACKEND if not hasattr(backend, name)]
+        if missing:
+            raise _broken(f"{backend!r} is no backend: it has no {missing[0]}")
         return replace(self, backends=_merge(self.backends, backend.name, backend))
 
     def with_frontend(self, name: str, frontend: Frontend) -> Registry:
         """A registry that knows one more frontend; raises like `with_pass`."""
+        taken = {s: n for n, f in self.frontends.items() for s in getattr(f, "suffixes", ())}
+        for suffix in getattr(frontend, "suffixes", ()):
+            if taken.get(suffix, name) != name or suffix in SUFFIXES:
+                owner = taken.get(suffix, "hqc")
+                raise _broken(f"frontend {name}: files {suffix} are read by {owner}")
         return replace(self, frontends=_merge(self.frontends, name, frontend))
+
+    def with_operator(self, name: str, operator: Operator) -> Registry:
+        """A registry that knows one more operator, "domain::Op"; raises like `with_pass`."""
+        domain, separator, op = name.partition("::")
+        if not (separator and op) or domain in ("", "ai.onnx") or domain.startswith("qonnx."):
+            raise _broken(f"operator {name}: DOMAIN::NAME is wanted, of a domain of your own")
+        if not callable(operator):
+            raise _broken(f"operator {name}: {operator!r} is no function")
+        return replace(self, operators=_merge(self.operators, name, operator))
+
+    def _without(self, point: EntryPoint, error: HqcError) -> Registry:
+        (found,) = error.diagnostics
+        left_out = replace(found, severity="warning", notes=(*found.notes, "it is left out"))
+        return replace(self, broken={**self.broken, point.name: left_out})
 
     def _with_plugin(self, kind: str, point: EntryPoint) -> Registry:
         try:
@@ -100,11 +180,19 @@ class Registry:
                 return self.with_pass(found)
             if kind == "backends":
                 return self.with_backend(found())
+            if kind == "operators":
+                return self.with_operator(point.name, found)
             return self.with_frontend(point.name, found)
-        except HqcError:
-            raise
+        except HqcError as error:
+            (found,) = error.diagnostics
+            raise _broken(f"plug-in {point.name} ({point.value}): {found.message}") from error
         except Exception as error:  # a plug-in may fail in any way; the user is told which
             raise _broken(f"plug-in {point.name} ({point.value}): {error!r}") from error
+
+    def check_not_broken(self, name: str) -> None:
+        """Raise HQC305 where a plug-in of that name was left out."""
+        if name in self.broken:
+            raise HqcError(replace(self.broken[name], severity="error"), Exit.USAGE)
 
     def make(self, step: Step) -> Pass:
         """A pass from a pipeline step, its options checked against the fields of the pass.
@@ -114,6 +202,7 @@ class Registry:
         """
         pass_ = self.passes.get(step.name)
         if pass_ is None:
+            self.check_not_broken(step.name)
             raise reject(
                 "HQC301",
                 f"no pass is called {step.name}",
@@ -139,6 +228,11 @@ class Registry:
             raise reject("HQC301", f"{step}: {error}", exit_=Exit.USAGE) from error
 
 
+def _is_pass_of(found: object, module: str) -> bool:
+    own = isinstance(found, type) and issubclass(found, Pass) and found.__module__ == module
+    return own and bool(found.name)  # type: ignore[attr-defined]
+
+
 def _convert(pass_: str, key: str, value: object, wanted: object) -> object:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -151,6 +245,12 @@ def _convert(pass_: str, key: str, value: object, wanted: object) -> object:
     return value
 
 
+def _check_alone(point: EntryPoint, points: Iterable[EntryPoint]) -> None:
+    targets = sorted({p.value for p in points if p.name == point.name})
+    if len(targets) > 1:
+        raise _broken(f"two plug-ins are called {point.name}: {' and '.join(targets)}")
+
+
 def _merge(table: Mapping[str, Any], name: str, found: Any) -> dict[str, Any]:
     if name in table and table[name] is not found:
         raise _broken(f"two registrations are called {name}")
@@ -158,7 +258,7 @@ def _merge(table: Mapping[str, Any], name: str, found: Any) -> dict[str, Any]:
 
 
 def _broken(message: str) -> HqcError:
-    return reject("HQC305", message, helps=("uninstall or fix the plug-in",), exit_=Exit.USAGE)
+    return reject("HQC305", message, helps=("fix, rename or remove it",), exit_=Exit.USAGE)
 
 
 def _object(path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,8 @@ from onnx_ir import Model, Node, Value
 from hqc.bounds import Bound
 from hqc.chains import Affine, Chain
 from hqc.coders import Coder, Thresholds
+from hqc.effort import affordable
+from hqc.ir import Array
 from hqc.movement import is_movement
 from hqc.partition import coder_of, first_quantisers, is_linear
 from hqc.semantics import chain_step, data_input, grid_constant, is_pass_through
@@ -35,6 +38,23 @@ def generate(model: Model, n: int, seed: int = 0) -> dict[str, Floats]:
         shape = tuple(int(d) for d in (value.shape or ())[1:] if isinstance(d, int))
         found[str(value.name)] = _of_input(rng, n, shape, chain, node)
     return found
+
+
+def probes(
+    model: Model, given: Mapping[str, Array] | None = None, seed: int = 0, count: int = 96
+) -> dict[str, Array]:
+    """What passes are judged on: the first `count` given samples, then as many generated ones.
+
+    Fewer of a model that takes long to run, see `hqc.effort`.
+    """
+    count = affordable(model, count)
+    made: dict[str, Array] = dict(generate(model, count, seed))
+    if given is None:
+        return made
+    return {
+        name: np.concatenate([np.asarray(given[name], np.float32)[:count], x])
+        for name, x in made.items()
+    }
 
 
 def _of_input(

@@ -20,7 +20,7 @@ from onnx_ir import Node, Value
 from hqc.activations import Clip, Curve, Leaky, Rectifier, Single
 from hqc.chains import Affine, Chain, Step
 from hqc.diagnostics import reject
-from hqc.ir import Array, constant, location_of, type_of
+from hqc.ir import Array, constant, is_constant, location_of, type_of
 from hqc.movement import RESHAPES
 from hqc.operators import BipolarQuant, Quant, exact
 from hqc.types import Codes, Rounding
@@ -166,12 +166,18 @@ def data_input(node: Node) -> Value | None:
 
 def exact_values_known(value: Value) -> bool:
     """Whether a value is a constant expression."""
-    if constant(value) is not None:
-        return True
-    node = value.producer()
-    if node is None:
-        return False
-    return all(v is None or exact_values_known(v) for v in node.inputs)
+    pending, seen = [value], {value}
+    while pending:
+        last = pending.pop()
+        if is_constant(last):
+            continue
+        node = last.producer()
+        if node is None:
+            return False
+        fresh = [v for v in node.inputs if v is not None and v not in seen]
+        seen.update(fresh)
+        pending += reversed(fresh)  # data comes first: the way to an input is short
+    return True
 
 
 def is_pass_through(node: Node) -> bool:

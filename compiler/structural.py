@@ -17,24 +17,33 @@ def equal(a: Model, b: Model) -> bool:
     return difference(a, b) is None
 
 
-def difference(a: Model, b: Model) -> str | None:
-    """The first difference of two models in words, or None where they are equal."""
-    return next(_differences(a, b), None)
+def difference(a: Model, b: Model, *, annotations: bool = True) -> str | None:
+    """The first difference of two models in words, or None where they are equal.
+
+    Args:
+        a: one model.
+        b: the other.
+        annotations: compare types, ranges, provenance and the state as well.
+    """
+    return next(_differences(a, b, annotations), None)
 
 
-def _differences(a: Model, b: Model) -> Iterator[str]:
-    pairs = (
-        ("state", state_of(a), state_of(b)),
+def _differences(a: Model, b: Model, annotations: bool) -> Iterator[str]:
+    pairs: list[tuple[str, object, object]] = [
         ("ir version", a.ir_version, b.ir_version),
         ("graph name", a.graph.name, b.graph.name),
         ("opsets", dict(a.graph.opset_imports), dict(b.graph.opset_imports)),
-        ("metadata", _metadata(a), _metadata(b)),
         ("outputs", [v.name for v in a.graph.outputs], [v.name for v in b.graph.outputs]),
-    )
+    ]
+    if annotations:
+        pairs += [
+            ("state", state_of(a), state_of(b)),
+            ("metadata", _metadata(a), _metadata(b)),
+        ]
     yield from (f"{what}: {x!r} and {y!r}" for what, x, y in pairs if x != y)
-    yield from _values("input", tuple(a.graph.inputs), tuple(b.graph.inputs))
+    yield from _values("input", tuple(a.graph.inputs), tuple(b.graph.inputs), annotations)
     constants = tuple(a.graph.initializers.values()), tuple(b.graph.initializers.values())
-    yield from _values("constant", *constants)
+    yield from _values("constant", *constants, annotations)
     for x, y in zip(*constants, strict=False):
         if not _same_tensor(x.const_value, y.const_value):
             yield f"data of constant {x.name}"
@@ -42,7 +51,7 @@ def _differences(a: Model, b: Model) -> Iterator[str]:
         if n is None or m is None:
             yield f"number of nodes: {len(a.graph)} and {len(b.graph)}"
             return
-        yield from _nodes(n, m)
+        yield from _nodes(n, m, annotations)
 
 
 def _metadata(model: Model) -> dict[str, str]:
@@ -50,19 +59,20 @@ def _metadata(model: Model) -> dict[str, str]:
     return {key: text for key, text in found if key.startswith("hqc.") and key != "hqc.state"}
 
 
-def _nodes(a: Node, b: Node) -> Iterator[str]:
-    pairs = (
+def _nodes(a: Node, b: Node, annotations: bool) -> Iterator[str]:
+    pairs: list[tuple[str, object, object]] = [
         ("operator", (a.domain, a.op_type, a.overload), (b.domain, b.op_type, b.overload)),
         ("name", a.name or "", b.name or ""),
-        ("provenance", _provenance(a), _provenance(b)),
         ("inputs", [v and v.name for v in a.inputs], [v and v.name for v in b.inputs]),
         ("attributes", list(a.attributes), list(b.attributes)),
-    )
+    ]
+    if annotations:
+        pairs.append(("provenance", _provenance(a), _provenance(b)))
     yield from (f"{what} of {_label(a)}: {x!r} and {y!r}" for what, x, y in pairs if x != y)
     for x, y in zip(a.attributes.values(), b.attributes.values(), strict=False):
         if not _same_attribute(x, y):
             yield f"attribute {x.name} of {_label(a)}: {x.value!r} and {y.value!r}"
-    yield from _values(f"output of {_label(a)}", a.outputs, b.outputs)
+    yield from _values(f"output of {_label(a)}", a.outputs, b.outputs, annotations)
 
 
 def _label(node: Node) -> str:
@@ -74,18 +84,20 @@ def _provenance(node: Node) -> tuple[str, tuple[str, ...]]:
     return where.source, where.passes
 
 
-def _values(what: str, a: Sequence[Value], b: Sequence[Value]) -> Iterator[str]:
+def _values(what: str, a: Sequence[Value], b: Sequence[Value], annotations: bool) -> Iterator[str]:
     if len(a) != len(b):
         yield f"number of {what}s: {len(a)} and {len(b)}"
     for x, y in zip(a, b, strict=False):
-        if _facts(x) != _facts(y):
-            yield f"{what} {x.name}: {_facts(x)} and {_facts(y)}"
+        first, second = _facts(x, annotations), _facts(y, annotations)
+        if first != second:
+            yield f"{what} {x.name}: {first} and {second}"
 
 
-def _facts(value: Value) -> tuple[object, ...]:
+def _facts(value: Value, annotations: bool) -> tuple[object, ...]:
     kind = value.dtype if isinstance(value.type, TensorType) else value.type
     shape = None if value.shape is None else value.shape.dims
-    return value.name, kind, shape, type_of(value), range_of(value)
+    facts = value.name, kind, shape
+    return (*facts, type_of(value), range_of(value)) if annotations else facts
 
 
 def _same_attribute(a: Attr, b: Attr) -> bool:
@@ -103,7 +115,7 @@ def _same_attribute(a: Attr, b: Attr) -> bool:
 
 def _same_tensor(a: Tensor | None, b: Tensor | None) -> bool:
     """Equal dtype, shape and elements; NaNs are equal, zeros only with the same sign."""
-    if a is None or b is None:
+    if a is b or a is None or b is None:
         return a is b
     x, y = a.numpy(), b.numpy()
     if a.dtype is not b.dtype or x.shape != y.shape:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import Any
 
 from hqc.diagnostics import HqcError, Location, reject
 
-__all__ = ["is_reference", "line_of", "load", "make", "siblings", "theirs"]
+__all__ = ["is_reference", "line_of", "load", "make", "place_of", "siblings", "theirs"]
 
 
 def is_reference(text: str) -> bool:
@@ -83,8 +84,19 @@ def siblings(path: Path) -> tuple[Path, ...]:
     """The file and what it imports from its own folder, for a copy that runs elsewhere."""
     finder = ModuleFinder(path=[str(path.resolve().parent)])
     finder.run_script(str(path))
-    found = [module.__file__ for module in finder.modules.values() if module.__file__]
-    return tuple(sorted({Path(file).resolve() for file in found}))
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
+    return tuple(sorted({Path(file).resolve() for file in files if file}))
+
+
+def place_of(error: BaseException, owner: type) -> Location:
+    """The last line that was running in the file of a class which is not hqc's own."""
+    if owner.__module__.startswith("hqc."):
+        return Location()
+    try:
+        path = Path(inspect.getfile(owner))
+    except (OSError, TypeError):  # made in an interactive session
+        return Location()
+    return Location(source=line_of(error, path))
 
 
 def _module_name(path: Path) -> str:
@@ -118,7 +130,9 @@ def theirs(path: Path, what: str, *, called: bool = True) -> Iterator[None]:
             f"{what} raised {type(error).__name__}",
             where=Location(source=line_of(error, path)),
             notes=tuple(line[:300] for line in str(error).splitlines()[:3] if line.strip()),
-            helps=("it is called without arguments",) if called and type(error) is TypeError else (),
+            helps=("it is called without arguments",)
+            if called and type(error) is TypeError
+            else (),
         ) from error
 
 

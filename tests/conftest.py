@@ -8,6 +8,18 @@ import pytest
 
 pytest_plugins = ["cli_fixtures"]
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what the golden tests must give anew"
+    )
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

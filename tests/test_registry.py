@@ -14,6 +14,7 @@ from typing import ClassVar
 import onnx_ir as onnx_ir
 import pytest
 from onnx_ir import Model
+from small_model import Run
 from wrong_passes import (
     BUILTIN,
     Demanding,
@@ -28,7 +29,7 @@ from hqc import ir, pipeline
 from hqc.diagnostics import Exit, HqcError
 from hqc.passes_api import Outcome, Pass
 from hqc.registry import Registry
-from hqc.text import parse_pipeline
+from hqc.text import Step, parse_pipeline
 
 PLUGIN = Path(__file__).parent / "plugins" / "wrong_pass"
 # --- names and options --------------------------------------------------------------------------
@@ -201,13 +202,21 @@ def test_an_installed_wrong_pass_is_caught_and_its_reproducer_fails_again(
         ({"hqc.frontends:qonnx": "broken_plugin:x"}, "def x(): pass"),
     ],
 )
-def test_broken_plugins_are_named(points: dict[str, str], module: str, install: Install) -> None:
+def test_broken_plugins_are_named_and_left_out(
+    points: dict[str, str], module: str, install: Install
+) -> None:
     install(points, module)
-    with pytest.raises(HqcError) as found:
-        Registry.default()
-    assert found.value.diagnostics[0].code == "HQC305"
+    registry = Registry.default()
+    assert registry.passes == BUILTIN.passes
+    assert registry.backends.keys() == BUILTIN.backends.keys()
     name = next(iter(points)).partition(":")[2]
-    assert name in str(found.value)
+    warning = registry.broken[name]
+    assert (warning.code, warning.severity) == ("HQC305", "warning")
+    assert name in warning.message
+    if "hqc.passes:a" in points:
+        with pytest.raises(HqcError, match="HQC305") as found:
+            registry.make(Step("a"))
+        assert found.value.diagnostics[0].severity == "error"
 
 
 def test_plugins_with_one_name_clash(install: Install) -> None:
@@ -231,3 +240,30 @@ def test_plugins_with_one_name_clash(install: Install) -> None:
 
     with pytest.raises(HqcError, match="HQC305"):
         registry.with_pass(Same)
+
+
+def test_two_plugins_of_one_name_are_both_left_out(install: Install) -> None:
+    site = install({"hqc.passes:round-weights": "wrong_pass:RoundWeights"})
+    info = site / "other_pass-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-pass\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hqc.passes]\nround-weights = other:Rounds\n")
+    registry = Registry.default()
+    assert registry.passes == BUILTIN.passes
+    message = registry.broken["round-weights"].message
+    assert "other:Rounds and wrong_pass:RoundWeights" in message
+    assert pipeline.run(net(), parse_pipeline("dce"), registry).records
+    with pytest.raises(HqcError, match="HQC305"):
+        registry.make(Step("round-weights"))
+
+
+def test_the_command_line_warns_and_goes_on(install: Install, hqc: Run, model: Path) -> None:
+    install(
+        {"hqc.passes:a": "broken_plugin:x", "hqc.backends:b": "broken_plugin:x"}, "raise OSError(7)"
+    )
+    ended = hqc("opt", model, "-p", "dce", "-q")
+    assert (ended.status, ended.codes) == (Exit.OK, ["HQC305", "HQC305"])
+    assert ended.err.count("warning[HQC305]: plug-in") == 2
+    assert hqc("opt", model, "-p", "a", "-q").status == Exit.USAGE
+    assert hqc("compile", model, "-b", "b", "-q").codes[-1] == "HQC305"
+    assert "OSError" in hqc("doctor").out
