@@ -12,6 +12,7 @@ from onnx_ir import Model, Node, Value
 
 from hqc.ir import Array, constant
 from hqc.ort import session
+from hqc.semantics import exact_values_known, grid_constant
 
 
 class FloatTail:
@@ -43,11 +44,12 @@ def _session(model: Model, tail: tuple[Node, ...], entries: list[str], outputs: 
     produced = {str(v.name) for n in tail for v in n.outputs}
     graph = onnx.GraphProto(name="tail")
     used: dict[str, Value] = {}
-    for node in tail:
+    for node in (*_constant_expressions(tail), *tail):
         graph.node.append(onnx_ir.serde.serialize_node(node))
         used.update({str(v.name): v for v in node.inputs if v is not None})
+        produced |= {str(v.name) for v in node.outputs}
     for name, value in used.items():
-        if (array := constant(value)) is not None:
+        if (array := _array(value)) is not None:
             graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
         elif name not in produced:
             graph.input.append(_free_shape(name, value))
@@ -55,6 +57,32 @@ def _session(model: Model, tail: tuple[Node, ...], entries: list[str], outputs: 
         if value.name in produced:
             graph.output.append(_free_shape(str(value.name), value))
     return session(graph, model.opset_imports.get("", 18))
+
+
+def _constant_expressions(tail: tuple[Node, ...]) -> list[Node]:
+    """What computes constants that the tail reads, in order."""
+    found: list[Node] = []
+    pending = [v for node in tail for v in node.inputs]
+    while pending:
+        value = pending.pop()
+        producer = value.producer() if value is not None else None
+        if value is None or producer is None or producer in found or _array(value) is not None:
+            continue
+        if exact_values_known(value):
+            found.insert(0, producer)
+            pending += producer.inputs
+    return found
+
+
+def _array(value: Value) -> Array | None:
+    """A constant, also as codes times a scale."""
+    array = constant(value)
+    grid = grid_constant(value) if array is None and exact_values_known(value) else None
+    if grid is None:
+        return array
+    double = value.dtype == onnx_ir.DataType.DOUBLE
+    numbers = np.array([float(v) for v in grid.values()], np.float64 if double else np.float32)
+    return numbers.reshape(grid.codes.shape)
 
 
 def _free_shape(name: str, value: Value) -> onnx.ValueInfoProto:
