@@ -1,15 +1,18 @@
-"""What a backend is: options in, a complete vendor project out, and an emulator of that project."""
+"""What a backend is: options in, a complete project out, and an emulator of that project.
+
+`docs/backends.md` shows how to write one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from onnx_ir import Model
 
-from hqc.diagnostics import Diagnostic
+from hqc.diagnostics import Diagnostic, reject
 from hqc.partition import Partition
 from hqc.types import Codes, FixedType
 
@@ -23,13 +26,14 @@ class BackendOptions:
 
     Attributes:
         project: name of the top function and of its files; a C identifier.
+        own: options of this backend alone: an instance of its `own_options`, or None.
         part: FPGA part number.
         technology: "fpga" or "asic" (the latter only where the backend knows it).
         libraries: ASIC library names, for `technology="asic"`.
         clock_ns: clock period in nanoseconds.
         reuse_factor: how many products share one multiplier.
         strategy: "latency" (everything in fabric) or "resource" (shared multipliers).
-        io: "io_parallel", all elements of a port at once.
+        io: "io_parallel", all elements of a port at once, or "io_stream", pixel by pixel.
     """
 
     project: str = "network"
@@ -40,6 +44,7 @@ class BackendOptions:
     reuse_factor: int = 1
     strategy: str = "latency"
     io: str = "io_parallel"
+    own: Any = None
 
 
 @dataclass(frozen=True)
@@ -49,31 +54,34 @@ class Capabilities:
     Attributes:
         operators: operator names of legal core nodes.
         roundings, overflows: hardware suffixes of `FixedType` modes it can spell.
-        io, strategies, technologies: accepted values of the options of that name.
         port_bits: widest port; codes travel as int64.
         constant_bits: widest constant that is printed exactly.
+        io, strategies, technologies: accepted values of the options of that name.
+        options: which fields of `BackendOptions` apply beside `project`; giving another one is
+            wrong usage, and the manifest does not record it.
     """
 
     operators: tuple[str, ...]
     roundings: tuple[str, ...]
     overflows: tuple[str, ...]
-    io: tuple[str, ...]
-    strategies: tuple[str, ...]
-    technologies: tuple[str, ...]
     port_bits: int
     constant_bits: int
+    io: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    technologies: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class EmittedLayer:
-    """One hardware layer, as read back from the emitted sources.
+    """One layer of a project; hls4ml's are read back from the emitted sources.
 
     Attributes:
         name: layer name in the project's comments.
         kind: "input", "dense", "conv", "maxpool", "rearrange", "requantise", "relu", "cast",
-            "threshold", "add" or "multiply".
+            "threshold", "table", "add", "multiply" or "fork".
         where: the node of the model it comes from.
-        types: (role, type) pairs; roles are weight, bias, accum, scale, threshold, result.
+        types: (role, type) pairs; roles are weight, bias, accum, scale, threshold, table, result.
         reuse: the reuse factor in the sources, 0 if none; hls4ml rounds it to one that fits.
     """
 
@@ -96,7 +104,8 @@ class EmittedLayer:
 class Emission:
     """What was written: the backend, the project's directory, its files and its layers.
 
-    `warnings` say what the vendor's tool may not manage with these options.
+    `warnings` say what the vendor's tool may not manage with these options; `report` is what the
+    backend knows about the project by itself (sizes, estimates), plain data for `report.json`.
     """
 
     backend: str
@@ -104,31 +113,51 @@ class Emission:
     files: tuple[str, ...]
     layers: tuple[EmittedLayer, ...]
     warnings: tuple[Diagnostic, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Emulator(Protocol):
-    """The project's own C++, compiled for this machine."""
+    """The project as it was written, made to run on this machine."""
 
     def run(self, codes: Batch) -> dict[str, Codes]:
         """Codes of each output port for codes of each input port, one call for the whole batch."""
 
 
 class Backend(Protocol):
-    """A target: checks, writes, emulates and builds projects."""
+    """A target: checks, writes, emulates and builds projects.
+
+    Other packages register a class that makes one without arguments, under the entry point group
+    `hqc.backends`. A class that names this one as its base has what is given here as defaults.
+    """
 
     @property
     def name(self) -> str:
-        """How users call it."""
+        """How users call it; the name of its entry point."""
 
     @property
     def summary(self) -> str:
-        """One line for `--help`."""
+        """One line for `hqc backends`."""
+
+    @property
+    def own_options(self) -> type[Any] | None:
+        """A frozen dataclass of options that only this backend has, or None.
+
+        Every field has a default; its type is bool, int, float, str or a Literal of strings. The
+        constructor raises ValueError for what makes no sense.
+        """
+        return None
+
+    @property
+    def legalise(self) -> str:
+        """A pipeline string that runs behind the user's, from the integer state to itself."""
+        return ""
 
     def capabilities(self) -> Capabilities:
         """What it can emit."""
 
     def complete(self, options: BackendOptions) -> BackendOptions:
         """Options with this backend's defaults in place of None."""
+        return options
 
     def check(
         self, model: Model, partition: Partition, options: BackendOptions
@@ -146,7 +175,15 @@ class Backend(Protocol):
         """Write a complete project; `vectors` are input and expected output codes."""
 
     def emulator(self, directory: Path, partition: Partition) -> Emulator:
-        """Compile (or find in the cache) the emulation of an emitted project."""
+        """Make (or find in the cache) the emulation of a project, from its files as they are now.
+
+        It must not take anything from the model but the ports: what it runs is what was written.
+        """
 
     def build(self, directory: Path, timeout: float) -> dict[str, Any]:
-        """Run the vendor tool on an emitted project and read its report."""
+        """Run the vendor's tool on an emitted project and read its report, as plain data.
+
+        Raises:
+            HqcError: HQC404, the tool is missing; HQC405, it failed or timed out.
+        """
+        raise reject("HQC001", f"{self.name} has no tool that builds its projects")

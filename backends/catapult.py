@@ -21,6 +21,9 @@ class Catapult(Hls4mlBackend):
     flavour: Flavour = CATAPULT
     default_part: str = "xcku115-flvb2104-2-i"
     technologies: tuple[str, ...] = ("fpga", "asic")
+    options: tuple[str, ...] = (
+        *("part", "technology", "libraries", "clock_ns", "reuse_factor", "strategy", "io"),
+    )
     default_libraries: str = "nangate-45nm_beh"
 
     def complete(self, options: BackendOptions) -> BackendOptions:

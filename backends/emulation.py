@@ -42,6 +42,8 @@ _AC_INCLUDES = ("ac_types/include", "ac_math/include", "ac_simutils/include", "n
 #: word computes the same values three times as fast.
 _MASKING = "INLINE void clearUnusedBits(void) volatile"
 _COMPILE_TIMEOUT = 1800.0
+#: What the bridge returns when a stream is not empty at the end of a sample.
+_LEFT = 2
 _SHOWN_LINES = 12
 
 
@@ -70,7 +72,7 @@ class CompiledEmulator:
 
         Raises:
             HqcError: HQC005, a port is missing, has another shape, or codes outside its type;
-                HQC405, the system cannot start threads.
+                HQC405, the system cannot start threads; HQC402, packets stayed in a stream.
         """
         arrays = [to_hardware(_codes_of(port, codes)) for port in self.partition.inputs]
         return self._call("hqc_run_codes", arrays, threads)
@@ -102,6 +104,13 @@ class CompiledEmulator:
             ctypes.c_int(threads or _cores()),
             ctypes.c_int64(self.stack),
         )
+        if status == _LEFT:
+            raise reject(
+                "HQC402",
+                "the emulation left packets in a stream, or found one empty",
+                notes=("such a design hangs, or mixes samples, in hardware",),
+                exit_=Exit.INTERNAL,
+            )
         if status:
             raise reject(
                 "HQC405",
@@ -119,8 +128,7 @@ def compile_emulator(directory: Path, partition: Partition) -> CompiledEmulator:
         HqcError: HQC404, no C++ compiler; HQC405, it failed or timed out; HQC006, no project;
             HQC402, the ports of the project are not those of the partition.
     """
-    bridge = generate(directory, len(partition.inputs))
-    _check_ports(bridge, partition)
+    bridge = generate(directory, partition)
     compiler = find_compiler()
     library = cache_folder() / f"{_key(directory, bridge, compiler)}.so"
     if not library.is_file():
@@ -165,20 +173,6 @@ def find_compiler() -> str:
     return found
 
 
-def _check_ports(bridge: Bridge, partition: Partition) -> None:
-    ports = (*partition.inputs, *partition.outputs)
-    parameters = bridge.sources.parameters
-    types = bridge.sources.types
-    got = [(p.size, types[p.type].fraction) for p in parameters]
-    want = [(int(np.prod(p.shape, dtype=np.int64)), p.type.fraction) for p in ports]
-    if got != want:
-        raise reject(
-            "HQC402",
-            "the ports of the project are not those of the model",
-            notes=(f"(size, fraction bits) in the project: {got}", f"in the model: {want}"),
-        )
-
-
 # --- compiling ------------------------------------------------------------------------------
 
 
@@ -193,7 +187,7 @@ def _key(directory: Path, bridge: Bridge, compiler: str) -> str:
     version = _checked([compiler, "--version"], directory, 60.0)
     machine = f"{platform.system()} {platform.machine()}"
     flags = " ".join(_flags(directory))
-    for text in (bridge.bridge, bridge.declarations, version, machine, flags, _MASKING):
+    for text in (bridge.bridge, bridge.top, bridge.declarations, version, machine, flags, _MASKING):
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()[:40]
 
@@ -219,11 +213,12 @@ def _compile(directory: Path, bridge: Bridge, compiler: str, library: Path) -> N
         work = Path(folder)
         (work / "bridge.cpp").write_text(bridge.bridge, encoding="utf-8")
         (work / "declarations.h").write_text(bridge.declarations, encoding="utf-8")
+        (work / "top.cpp").write_text(bridge.top, encoding="utf-8")
         root = directory.resolve()
         common = [compiler, *_flags(root), f"-I{root / 'firmware'}", *_type_headers(root, work)]
         top = [f"-D{name}" for name in bridge.defines]
         top += ["-include", str(work / "declarations.h"), "-c"]
-        top += [str(root / "firmware" / f"{bridge.sources.project}.cpp"), "-o", "top.o"]
+        top += ["top.cpp", "-o", "top.o"]
         _run_all([[*common, *top], [*common, "-c", "bridge.cpp", "-o", "bridge.o"]], work)
         built = work / "emulation.so"
         link = [compiler, "-shared", "-pthread", "top.o", "bridge.o", "-o", built.name]

@@ -14,6 +14,9 @@ namespace hqc_literals {
 
 // hqc: constants
 
+// Packets that a sample left in a stream, or missed at the end.
+thread_local int64_t hqc_left = 0;
+
 namespace {
 
 // The constants are converted once, when the library is loaded, by the same constructor that runs
@@ -45,6 +48,42 @@ template <int W, bool S, class T> int64_t get_bits(T &from) {
 
 template <int W, class T> void put(T &to, double value) { to = T(value); }
 
+template <int W, class T, class In> void fill(T *port, const In *from, int64_t size) {
+    for (int64_t k = 0; k < size; k++)
+        put<W>(port[k], from[k]);
+}
+
+template <int W, bool S, class T> void take(T *port, int64_t *to, int64_t size) {
+    for (int64_t k = 0; k < size; k++)
+        to[k] = get_bits<W, S>(port[k]);
+}
+
+#if HQC_AC
+template <class T> using hqc_stream = ac_channel<T>;
+#else
+template <class T> using hqc_stream = hls::stream<T>;
+#endif
+
+template <int W, class T, class In> void feed(hqc_stream<T> &port, const In *from, int64_t size) {
+    for (int64_t k = 0; k < size; k += T::size) {
+        T packet;
+        fill<W>(packet.data, from + k, T::size);
+        port.write(packet);
+    }
+}
+
+// Packets that are missing count as left over somewhere else.
+template <int W, bool S, class T> void drain(hqc_stream<T> &port, int64_t *to, int64_t size) {
+    for (int64_t k = 0; k < size; k += T::size) {
+        if (port.empty()) {
+            hqc_left++;
+            return;
+        }
+        T packet = port.read();
+        take<W, S>(packet.data, to + k, T::size);
+    }
+}
+
 template <class In> void one_sample(const In *const *in, int64_t *const *out, int64_t n) {
     (void)in;
     // hqc: sample
@@ -54,12 +93,14 @@ template <class In> struct Slice {
     const In *const *in;
     int64_t *const *out;
     int64_t first, last;
+    int64_t left;
 };
 
 template <class In> void *run_slice(void *argument) {
-    const Slice<In> &slice = *static_cast<Slice<In> *>(argument);
+    Slice<In> &slice = *static_cast<Slice<In> *>(argument);
     for (int64_t n = slice.first; n < slice.last; n++)
         one_sample<In>(slice.in, slice.out, n);
+    slice.left = hqc_left; // the thread is new, and ends here
     return nullptr;
 }
 
@@ -71,7 +112,7 @@ int run_batch(const In *const *in, int64_t *const *out, int64_t samples, int thr
         threads = samples > 0 ? int(samples) : 1;
     std::vector<Slice<In>> slices;
     for (int t = 0; t < threads; t++)
-        slices.push_back({in, out, samples * t / threads, samples * (t + 1) / threads});
+        slices.push_back({in, out, samples * t / threads, samples * (t + 1) / threads, 0});
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0)
         return 1;
@@ -86,6 +127,9 @@ int run_batch(const In *const *in, int64_t *const *out, int64_t samples, int thr
     for (pthread_t thread : running)
         pthread_join(thread, nullptr);
     pthread_attr_destroy(&attributes);
+    for (const Slice<In> &slice : slices)
+        if (!failed && slice.left != 0)
+            failed = 2;
     return failed;
 }
 

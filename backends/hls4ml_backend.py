@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from onnx_ir import Model
 
@@ -16,6 +17,7 @@ from hqc.backends.limits import too_large
 from hqc.backends.network import OPERATORS, read_network
 from hqc.backends.project import write_project
 from hqc.backends.readback import compare
+from hqc.backends.streams import streamed, unread_ports
 from hqc.diagnostics import Diagnostic, HqcError
 from hqc.partition import Partition
 from hqc.types import INT64_BITS
@@ -41,6 +43,9 @@ class Hls4mlBackend:
     flavour: Flavour
     default_part: str
     technologies: tuple[str, ...] = field(default=("fpga",))
+    options: tuple[str, ...] = ("part", "technology", "clock_ns", "reuse_factor", "strategy", "io")
+    own_options: type[Any] | None = None
+    legalise: str = ""
 
     def capabilities(self) -> Capabilities:
         """What this backend can emit."""
@@ -48,9 +53,10 @@ class Hls4mlBackend:
             operators=OPERATORS,
             roundings=ROUNDINGS,
             overflows=OVERFLOWS,
-            io=("io_parallel",),
+            io=("io_parallel", "io_stream"),
             strategies=("latency", "resource"),
             technologies=self.technologies,
+            options=self.options,
             port_bits=INT64_BITS,
             constant_bits=CONSTANT_BITS,
         )
@@ -61,10 +67,10 @@ class Hls4mlBackend:
         """Everything that keeps this backend from emitting the model; empty if it can."""
         found = [*self._check_options(options), *self._check_ports(partition)]
         try:
-            read_network(model, partition)
+            network = read_network(model, partition)
         except HqcError as error:
-            found.extend(error.diagnostics)
-        return found
+            return [*found, *error.diagnostics]
+        return [*found, *(unread_ports(network) if options.io == "io_stream" else ())]
 
     def emit(
         self,
@@ -88,16 +94,17 @@ class Hls4mlBackend:
         found = self.check(model, partition, options)
         if found:
             raise HqcError(found)
-        network = self.network(model, partition)
+        network = self.network(model, partition, options)
         chosen = self.complete(options)
         files = write_project(network, partition, self.flavour, chosen, directory, vectors)
         layers = compare(directory, network, self.flavour, chosen.strategy)
         warnings = too_large(network, self.flavour.side_by_side, chosen)
         return Emission(self.name, directory, files, layers, warnings)
 
-    def network(self, model: Model, partition: Partition) -> Network:
+    def network(self, model: Model, partition: Partition, options: BackendOptions) -> Network:
         """The hardware layers of a model."""
-        return read_network(model, partition)
+        network = read_network(model, partition)
+        return streamed(network) if options.io == "io_stream" else network
 
     def complete(self, options: BackendOptions) -> BackendOptions:
         """Options with this backend's defaults in place of None.

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hqc.backends.base import BackendOptions
-from hqc.backends.hls4ml_own import Sharing, has_own_template, own_layer, register
+from hqc.backends.hls4ml_own import (
+    Sharing,
+    has_own_template,
+    own_layer,
+    register,
+    variable_shape,
+)
 from hqc.backends.layers import (
     Activation,
     Conv,
@@ -26,6 +32,7 @@ from hqc.backends.layers import (
     Requantise,
 )
 from hqc.backends.roles import layer_constants, layer_types, numbers, written_weight
+from hqc.backends.streams import depths
 from hqc.types import FixedType, Overflow
 
 
@@ -96,7 +103,12 @@ def build_graph(
     config = graph_config(network, flavour, options, directory)
     layers = layer_list(network, flavour, options)
     graph = ModelGraph.from_layer_list(config, layers, list(network.inputs), list(network.outputs))
+    for layer in network.layers if network.stream else ():
+        # hls4ml's dense layer would keep the number of packets of what it reads
+        graph.graph[layer.name].get_output_variable().shape = variable_shape(layer, True)
     optimize_model(graph, flavour.all_passes())
+    for name, depth in (depths(network) if network.stream else {}).items():
+        graph.get_layer_output_variable(name).pragma = ("stream", depth)
     return graph
 
 
@@ -147,23 +159,24 @@ def _pipeline_style(network: Network) -> str:
     """Layers that go window by window run as processes of their own; a pipeline around them would
     unroll the loops over their windows."""
     windows = any(isinstance(layer, Conv | MaxPool) for layer in network.layers)
-    return "dataflow" if windows else "auto"
+    return "dataflow" if windows or network.stream else "auto"
 
 
 def layer_list(network: Network, flavour: Flavour, options: BackendOptions) -> list[dict[str, Any]]:
     """The network in the form that `ModelGraph.from_layer_list` reads."""
-    return [_layer(layer, flavour, options) for layer in network.layers]
+    return [_layer(layer, network.stream, flavour, options) for layer in network.layers]
 
 
-def _layer(layer: Layer, flavour: Flavour, options: BackendOptions) -> dict[str, Any]:
+def _layer(layer: Layer, stream: bool, flavour: Flavour, options: BackendOptions) -> dict[str, Any]:
     if isinstance(layer, Input):
-        return {"name": layer.name, "class_name": "InputLayer", "input_shape": [layer.size]}
+        shape = variable_shape(layer, stream)
+        return {"name": layer.name, "class_name": "InputLayer", "input_shape": shape}
     found: dict[str, Any] = {"name": layer.name, "inputs": list(layer.sources)}
     data = {f"{role}_data": constant.values for role, constant in layer_constants(layer).items()}
     if has_own_template(layer):
         if isinstance(layer, Conv):
             data["weight_data"] = written_weight(layer, options.strategy).values
-        return found | own_layer(layer, flavour.spelling, _sharing(layer, options), data)
+        return found | own_layer(layer, flavour.spelling, stream, _sharing(layer, options), data)
     if isinstance(layer, Dense):
         return found | data | numbers(layer) | {"class_name": "Dense"}
     if isinstance(layer, Requantise):

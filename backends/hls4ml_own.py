@@ -12,18 +12,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hqc.backends.layers import Conv, Layer, MaxPool, Rearrange, Threshold
+from hqc.backends.layers import Conv, Fork, Layer, MaxPool, Rearrange, Table, Threshold
 from hqc.backends.roles import function_of, layer_constants, layer_types, numbers
+from hqc.backends.streams import packet, packets
 
 #: Where the templates' headers are; a project has them in its `nnet_utils`.
 TEMPLATES = Path(__file__).with_name("templates")
 CLASS = "HqcLayer"
-#: Headers and base of the configuration of each kind of layer.
-_KINDS: dict[type[Layer], tuple[tuple[str, ...], str]] = {
-    Conv: (("hqc_conv.h", "nnet_conv2d.h"), "hqc_conv_config"),
-    MaxPool: (("hqc_max_pool.h",), "hqc_max_pool_config"),
-    Rearrange: (("hqc_rearrange.h",), "hqc_rearrange_config"),
-    Threshold: (("hqc_threshold.h",), "hqc_threshold_config"),
+_WINDOW = ("hqc_window_stream.h",)
+#: Headers for arrays, those for streams, and base of the configuration of each kind of layer.
+_KINDS: dict[type[Layer], tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    Conv: (("hqc_conv.h", "nnet_conv2d.h"), _WINDOW, "hqc_conv_config"),
+    Fork: ((), ("nnet_stream.h",), ""),
+    MaxPool: (("hqc_max_pool.h",), _WINDOW, "hqc_max_pool_config"),
+    Rearrange: (("hqc_rearrange.h",), ("hqc_rearrange_stream.h",), "hqc_rearrange_config"),
+    Table: (("hqc_table.h",), ("hqc_table.h",), "hqc_table_config"),
+    Threshold: (("hqc_threshold.h",), ("hqc_threshold.h",), "hqc_threshold_config"),
 }
 _CONFIG = """struct config{index} : nnet::{base} {{
 {members}
@@ -58,18 +62,23 @@ class Sharing:
 
 
 def own_layer(
-    layer: Layer, spelling: str, sharing: Sharing, data: Mapping[str, Any]
+    layer: Layer, spelling: str, stream: bool, sharing: Sharing, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A layer in the form that `ModelGraph.from_layer_list` reads; `data` holds its constants."""
-    headers, base = _KINDS[type(layer)]
+    for_arrays, for_streams, base = _KINDS[type(layer)]
+    headers = for_streams if stream else for_arrays
     lines = [_number(name, value) for name, value in {**numbers(layer), **sharing.numbers}.items()]
+    if stream:
+        lines += ["static const unsigned io_type = nnet::io_stream;"]
     if isinstance(layer, Conv):
         lines += [f"static const unsigned strategy = nnet::{sharing.strategy};"]
         lines += ["typedef config{index} mult_config;"]
     return {
         "class_name": CLASS,
+        "outputs": list(layer.copies) if isinstance(layer, Fork) else [layer.name],
+        "shape": variable_shape(layer, stream),
         "size": layer.size,
-        "function": function_of(layer, spelling),
+        "function": function_of(layer, spelling, stream),
         "headers": [f"nnet_utils/{name}" for name in headers],
         "base": base,
         "lines": tuple(lines),
@@ -77,6 +86,13 @@ def own_layer(
         "type_roles": tuple(role for role in layer_types(layer) if role != "result"),
         **data,
     }
+
+
+def variable_shape(layer: Layer, stream: bool) -> list[int]:
+    """Shape of the result as hls4ml is told: flat, or (packets, elements of a packet)."""
+    if stream and packets(layer) > 1:
+        return [packets(layer), packet(layer)]
+    return [layer.size]
 
 
 def _number(name: str, value: int) -> str:
@@ -99,7 +115,10 @@ def register(backends: tuple[str, ...]) -> None:
 
     class HqcLayer(HlsLayer):  # type: ignore[misc]
         def initialize(self) -> None:
-            self.add_output_variable([self.get_attr("size")])
+            several = len(self.outputs) > 1
+            for number, name in enumerate(self.outputs, 1):
+                variable = f"layer{{index}}_cpy{number}" if several else "layer{index}_out"
+                self.add_output_variable(self.get_attr("shape"), name, variable)
             for role in self.get_attr("constant_roles"):
                 self.add_weights_variable(name=role, var_name=f"{role[0]}{{index}}")
             for role in self.get_attr("type_roles"):
@@ -111,6 +130,8 @@ def register(backends: tuple[str, ...]) -> None:
             super().__init__(HqcLayer)
 
         def format(self, node: Any) -> str:
+            if not node.get_attr("base"):  # its template takes no configuration
+                return ""
             roles = [f"{role}_t" for role in node.get_attr("type_roles")]
             typedefs = [f"typedef {node.get_attr(role).name} {role};" for role in roles]
             return _config(node.index, node.get_attr("base"), node.get_attr("lines"), typedefs)
@@ -125,8 +146,10 @@ def register(backends: tuple[str, ...]) -> None:
 
         def format(self, node: Any) -> str:
             inputs = [node.get_input_variable(name) for name in node.inputs]
-            variables = [*inputs, node.get_output_variable()]
-            types = ", ".join([*(v.type.name for v in variables), f"config{node.index}"])
+            outputs = [node.get_output_variable(name) for name in node.outputs]
+            variables = [*inputs, *outputs]
+            last = f"config{node.index}" if node.get_attr("base") else node.get_attr("size")
+            types = ", ".join([*(v.type.name for v in (*inputs, outputs[0])), str(last)])
             roles = node.get_attr("constant_roles")
             arrays = [node.get_weights(role).name for role in roles]
             arguments = ", ".join([*(v.name for v in variables), *arrays])

@@ -129,6 +129,7 @@ class MaxPool(Layer):
     """`result(max of each window)`, channel by channel; padding never wins."""
 
     sliding: Sliding = field(kw_only=True)
+    channels: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +159,21 @@ class Threshold(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Table(Layer):
+    """`result(table[row, code(x) - first])`, row the element modulo the rows.
+
+    Attributes:
+        table: (rows, codes) of the result.
+        step: one element, `2**n`: x times it is the code of x, an integer.
+        first: the lowest code.
+    """
+
+    table: Constant = field(kw_only=True)
+    step: Constant = field(kw_only=True)
+    first: int = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
 class Merge(Layer):
     """`result(x + y)` for "add", `result(x * y)` for "multiply"."""
 
@@ -172,20 +188,35 @@ class Rearrange(Layer):
         sizes: elements of each source.
         index: flat, one entry per element of the result.
         fill: a code of the result.
+        widths: elements of a packet of each source, if they are streams.
     """
 
     sizes: tuple[int, ...] = field(kw_only=True)
     index: Codes = field(kw_only=True)
     fill: int = field(default=0, kw_only=True)
+    widths: tuple[int, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Fork(Layer):
+    """Copies of a stream, one for each reader: the layers behind name a copy as their source."""
+
+    copies: tuple[str, ...] = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in the order they run, inputs first, and the layers that are the output ports."""
+    """Layers in the order they run, inputs first, and the layers that are the output ports.
+
+    Attributes:
+        layers, inputs, outputs: all layers; names of those that are ports.
+        stream: whether values are streams of packets (`hqc.backends.streams`), not arrays.
+    """
 
     layers: tuple[Layer, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    stream: bool = False
 
     def layer(self, name: str) -> Layer:
         """The layer of a name."""

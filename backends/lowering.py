@@ -30,6 +30,7 @@ from hqc.backends.layers import (
     accumulator,
 )
 from hqc.backends.layout import hardware_index
+from hqc.backends.tables import cheaper
 from hqc.convolution import Window
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.movement import is_movement, movement, sample_shape
@@ -239,7 +240,7 @@ def _threshold(reader: Reader, node: Node) -> None:
     thresholds = Constant(codes, type_)
     where = location_of(node)
     layer = Threshold("", (x.name,), x.shape, result, where, thresholds=thresholds, bias=bias)
-    reader.add(layer, node.outputs[0])
+    reader.add(cheaper(layer, x.result, reader.ranges[x.name]), node.outputs[0])
 
 
 # --- windows and rearrangements ---------------------------------------------------------------
@@ -256,7 +257,9 @@ def _max_pool(reader: Reader, node: Node) -> None:
         raise Illegal("a window of this MaxPool lies in the padding", helps=("pad less",))
     value, after = reader.follow(node.outputs[0])
     result = x.result.exact() if _quantised(after) else result_type(value)
-    layer = MaxPool("", (x.name,), (), result, location_of(node), sliding=sliding)
+    channels = _shape(node.inputs[0])[0]
+    where = location_of(node)
+    layer = MaxPool("", (x.name,), (), result, where, sliding=sliding, channels=channels)
     reader.finish(layer, value, after)
 
 

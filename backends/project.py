@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from hqc.backends.base import BackendOptions, Batch
-from hqc.backends.hls4ml_graph import VITIS, Flavour, build_graph
+from hqc.backends.hls4ml_graph import CATAPULT, VITIS, Flavour, build_graph
 from hqc.backends.hls4ml_own import TEMPLATES
 from hqc.backends.layers import Network
 from hqc.backends.layout import to_hardware
+from hqc.backends.streams import depths
 from hqc.partition import Partition, Port
 from hqc.types import Codes
 
@@ -31,6 +32,22 @@ _OUTPUT_VECTORS = "tb_output_predictions.dat"
 _LOG_OPENED = "std::ofstream fout(RESULTS_LOG);"
 #: Arrays of constants are defined in `weights/*.h`, so nothing is loaded at run time.
 _LOADING = re.compile(r"^\s*nnet::load_weights_from_txt<.*\n", re.MULTILINE)
+
+_SCRIPT_START = "set design_top "
+_SET_DEPTHS = """# Packets that the FIFO of each stream holds. A copy that bypasses other layers
+# holds a whole sample: with less, the layers on both sides may wait for each other.
+set hqc_fifo_depths {{{pairs}}}
+proc hqc_set_fifo_depths {{}} {{
+  set design [solution get -name]
+  foreach {{channel depth}} $::hqc_fifo_depths {{
+    set mapped $design/$channel:cns/MAP_TO_MODULE
+    foreach found [directive get -match glob -checkpath 0 -ret p $mapped] {{
+      set fifo [join [lrange [split $found '/'] 0 end-1] /]/FIFO_DEPTH
+      directive set -match glob $fifo $depth
+    }}
+  }}
+}}
+"""
 
 
 def write_project(
@@ -49,6 +66,8 @@ def write_project(
         graph = build_graph(network, flavour, options, directory)
         _write_sources(graph, flavour, directory)
         _write_scripts(graph, flavour, directory, vectors is not None)
+    if network.stream and flavour is CATAPULT:
+        _write_depths(directory / "build_prj.tcl", graph, network)
     _finish_test_bench(graph, directory, options.project)
     if vectors is not None:
         folder = directory / "tb_data"
@@ -107,6 +126,20 @@ def _write_settings(graph: Any, directory: Path) -> None:
         f"ClockPeriod: {config.get_config_value('ClockPeriod')}",
     ]
     (directory / "hls4ml_config.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_depths(script: Path, graph: Any, network: Network) -> None:
+    """Depths of FIFOs as directives: hls4ml's script sets all to 1 in one flow, none in another."""
+    found = depths(network).items()
+    names = ((graph.get_layer_output_variable(name).name, depth) for name, depth in found)
+    pairs = " ".join(f"{name} {depth}" for name, depth in names)
+
+    def edit(text: str) -> str:
+        before, _, rest = text.partition(_SCRIPT_START)
+        calls = re.sub(r"^( *)(go architect)$", r"\1hqc_set_fifo_depths\n\1\2", rest, flags=re.M)
+        return f"{before}{_SET_DEPTHS.format(pairs=pairs)}{_SCRIPT_START}{calls}"
+
+    _edit(script, edit)
 
 
 def _finish_test_bench(graph: Any, directory: Path, project: str) -> None:

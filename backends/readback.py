@@ -14,6 +14,7 @@ from hqc.backends.layers import (
     Constant,
     Conv,
     Dense,
+    Fork,
     Input,
     Layer,
     Merge,
@@ -28,6 +29,7 @@ from hqc.backends.roles import (
     written_weight,
 )
 from hqc.backends.sources import Call, CArray, Config, Sources, read_sources
+from hqc.backends.streams import depths, packet
 from hqc.diagnostics import Diagnostic, Exit, HqcError
 from hqc.types import FixedType
 
@@ -38,8 +40,9 @@ def compare(
     """The emitted layers, if the project is the network.
 
     Raises:
-        HqcError: HQC402 with one diagnostic per difference in a type, a size, a constant or the
-            wiring. It means that hls4ml changed something, and is never the user's fault.
+        HqcError: HQC402 with one diagnostic per difference in a type, a size, a constant, the
+            wiring or the depth of a stream. It means that hls4ml changed something, and is never
+            the user's fault.
     """
     comparison = _Comparison(read_sources(directory), network, flavour, strategy)
     emitted = comparison.run()
@@ -65,13 +68,22 @@ class _Comparison:
             layer, port = self.network.layer(name), ports[name]
             self.variables[name] = (port.name, port.type)
             self._type(layer, "result", port.type, layer.result)
-            self._same(layer, "size", port.size, layer.size)
+            self._size(layer, port)
         emitted = [self._layer(layer) for layer in self.network.layers]
         for name in self.network.outputs:
             layer, port = self.network.layer(name), ports[name]
-            self._same(layer, "size", port.size, layer.size)
+            self._size(layer, port)
             self._same(layer, "output port", self.variables.get(name), (port.name, port.type))
+        if self.network.stream:
+            want = {self.variables[n][0]: d for n, d in depths(self.network).items()}
+            self._same(self.network.layers[0], "FIFO depths", self.sources.depths, want)
         return tuple(emitted)
+
+    def _size(self, layer: Layer, port: CArray) -> None:
+        """Elements of an array, or of a packet of a stream."""
+        if self.network.stream:
+            self._same(layer, "packet", self.sources.packets.get(port.type), packet(layer))
+        self._same(layer, "size", port.size, 0 if self.network.stream else layer.size)
 
     def _layer(self, layer: Layer) -> EmittedLayer:
         kind = kind_of(layer)
@@ -83,8 +95,12 @@ class _Comparison:
         if call is None or call.config not in self.sources.configs | {call.config: 0}:
             self._differs(layer, "call", "nothing", "a layer")
             return EmittedLayer(layer.name, kind, where, types)
-        config = self.sources.configs.get(call.config, Config({}, {}))
         self._wiring(layer, call)
+        if self.network.stream:
+            self._same(layer, "packet", self.sources.packets.get(call.types[-1]), packet(layer))
+        if isinstance(layer, Fork):
+            self._same(layer, "elements", call.config, str(layer.size))
+        config = self.sources.configs.get(call.config, Config({}, {}))
         self._numbers(layer, config)
         for role, type_ in types:
             name = call.types[-1] if role == "result" else config.types.get(f"{role}_t", "")
@@ -96,13 +112,15 @@ class _Comparison:
         return EmittedLayer(layer.name, kind, where, types, config.numbers.get("reuse_factor", 0))
 
     def _wiring(self, layer: Layer, call: Call) -> None:
-        function = function_of(layer, self.flavour.spelling)
+        function = function_of(layer, self.flavour.spelling, self.network.stream)
         count = len(layer.sources)
         self._same(layer, "function", call.function, function)
         want = tuple(self.variables.get(source, ("", "")) for source in layer.sources)
         got = tuple(zip(call.arguments[:count], call.types[:count], strict=False))
         self._same(layer, "inputs", got, want)
-        self.variables[layer.name] = (call.arguments[count], call.types[-1])
+        results = layer.copies if isinstance(layer, Fork) else (layer.name,)
+        for name, variable in zip(results, call.arguments[count:], strict=False):
+            self.variables[name] = (variable, call.types[-1])
 
     def _numbers(self, layer: Layer, config: Config) -> None:
         for name, value in numbers(layer).items():

@@ -14,17 +14,32 @@ from hqc.backends.layers import (
     Constant,
     Conv,
     Dense,
+    Fork,
     Layer,
     MaxPool,
     Merge,
     Rearrange,
     Requantise,
     Sliding,
+    Table,
     Threshold,
 )
+from hqc.backends.streams import flows
 from hqc.types import FixedType, Range
 
-_GROUP_CONV = "hqc_group_conv_2d"
+_CONV, _GROUP_CONV = "hqc_conv_2d", "hqc_group_conv_2d"
+#: By whether packets flow through, and whether there is one source.
+_REARRANGE = {
+    (False, True): "hqc_rearrange",
+    (False, False): "hqc_join",
+    (True, True): "hqc_flow",
+    (True, False): "hqc_flow_join",
+}
+_OWN: dict[type[Layer], str] = {
+    MaxPool: "hqc_max_pool_2d",
+    Table: "hqc_table",
+    Threshold: "hqc_threshold",
+}
 
 
 def layer_types(layer: Layer) -> dict[str, FixedType]:
@@ -44,6 +59,8 @@ def layer_constants(layer: Layer) -> dict[str, Constant]:
         return {"scale": layer.scale, "bias": layer.bias}
     if isinstance(layer, Threshold):
         return {"threshold": layer.thresholds}
+    if isinstance(layer, Table):
+        return {"table": layer.table, "step": layer.step}
     if isinstance(layer, Rearrange):
         total = sum(layer.sizes)
         index = np.where(layer.index < 0, total, layer.index)  # behind the last element: the fill
@@ -64,28 +81,31 @@ def written_weight(layer: Dense | Conv, strategy: str) -> Constant:
     return replace(layer.weight, codes=np.ascontiguousarray(codes))
 
 
-def function_of(layer: Layer, spelling: str) -> str:
+def function_of(layer: Layer, spelling: str, stream: bool) -> str:
     """The template's function that does a layer; `spelling` as in `Flavour`.
 
-    Convolutions without groups are hls4ml's. For `ac_fixed`, its function for the resource
-    strategy goes window by window and then does a dense layer of either strategy; that of its
-    latency strategy holds the products of all windows at once and ignores dilation.
+    hls4ml's own are those for dense layers, requantisers, activations, sums, products and copies,
+    of arrays and of streams, and for convolutions of arrays without groups. For `ac_fixed`, its
+    convolution for the resource strategy goes window by window and then does a dense layer of
+    either strategy; that of its latency strategy holds the products of all windows at once and
+    ignores dilation.
     """
-    if isinstance(layer, Conv):
-        plain = {"ap": "conv_2d_cl", "ac": "conv_2d_resource_cl"}[spelling]
-        return plain if layer.group == 1 else _GROUP_CONV
     if isinstance(layer, Activation):
         return {"relu": "relu", "cast": "linear"}[layer.function]
     if isinstance(layer, Merge):
         return layer.function
-    if isinstance(layer, Rearrange):
-        return "hqc_rearrange" if len(layer.sources) == 1 else "hqc_join"
-    return {
-        Dense: "dense",
-        MaxPool: "hqc_max_pool_2d",
-        Requantise: "normalize",
-        Threshold: "hqc_threshold",
-    }[type(layer)]
+    if isinstance(layer, Conv) and layer.group == 1 and not stream:
+        return {"ap": "conv_2d_cl", "ac": "conv_2d_resource_cl"}[spelling]
+    if isinstance(layer, Conv):
+        own = _GROUP_CONV if layer.group != 1 else _CONV
+    elif isinstance(layer, Rearrange):
+        flow = stream and flows(layer)
+        own = _REARRANGE[flow, len(layer.sources) == 1]
+    elif type(layer) in _OWN:
+        own = _OWN[type(layer)]
+    else:
+        return {Dense: "dense", Requantise: "normalize", Fork: "clone_stream"}[type(layer)]
+    return f"{own}_stream" if stream else own
 
 
 def numbers(layer: Layer) -> dict[str, int]:
@@ -96,7 +116,7 @@ def numbers(layer: Layer) -> dict[str, int]:
     if isinstance(layer, Conv):
         return _conv_numbers(layer)
     if isinstance(layer, MaxPool):
-        return _window_numbers(layer.sliding) | {"n_chan": layer.shape[-1]}
+        return _window_numbers(layer.sliding) | {"n_chan": layer.channels}
     if isinstance(layer, Requantise):
         count = layer.scale.codes.size
         return {"n_in": layer.size, "n_filt": count if count != layer.size or count == 1 else -1}
@@ -106,6 +126,10 @@ def numbers(layer: Layer) -> dict[str, int]:
         rows, count = layer.thresholds.codes.shape
         sizes = {"n_in": layer.size, "n_rows": rows, "n_thresholds": count}
         return sizes | {"first": layer.bias}
+    if isinstance(layer, Table):
+        rows, count = layer.table.codes.shape
+        sizes = {"n_in": layer.size, "n_rows": rows, "n_codes": count}
+        return sizes | {"first": layer.first}
     if isinstance(layer, Merge):
         return {"n_elem": layer.size}
     if isinstance(layer, Rearrange):

@@ -117,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     command("new", "write a pass or a backend to start from", _TOOLS, _new)
     command("golden", "run golden tests of passes", _TOOLS, _golden)
     command("show", "print a model's graph, or what a directory holds", _INSPECT, _show)
+    command("export", "write a model for another compiler", "hqc.cli_export", _export)
     command("sensitivity", "measure how sensitive each layer is", _TRAINING, training.sensitivity)
     command("allocate", "choose bit widths within budgets", _TRAINING, training.allocate)
     command(
@@ -201,7 +202,7 @@ def _run(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-o", "--output", required=True, metavar="FILE", help=".npy or .npz to write")
     p.add_argument(
-        "--engine", default="emulation", help="emulation (C++, default) or exact (integers)"
+        "--engine", default="emulation", help="emulation (the project, default) or exact (integers)"
     )
 
 
@@ -311,6 +312,13 @@ def _new(p: argparse.ArgumentParser) -> None:
 def _golden(p: argparse.ArgumentParser) -> None:
     p.add_argument("files", nargs="+", metavar="FILE.hqir", help="with a RUN line and CHECK lines")
     p.add_argument("--update-golden", action="store_true", help="write the CHECK lines anew")
+
+
+def _export(p: argparse.ArgumentParser) -> None:
+    p.add_argument("model", metavar="MODEL|DIR", help=f"{_MODEL}, or made by hqc compile")
+    forms = ("mlir", "onnx-integer", "finn")
+    p.add_argument("--to", required=True, choices=forms, help="what to write")
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help=".mlir or .onnx to write")
 
 
 def _show(p: argparse.ArgumentParser) -> None:

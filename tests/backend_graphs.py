@@ -263,6 +263,14 @@ def zoo() -> tuple[Model, Partition]:
     return b.finish(*outputs)
 
 
+def modes() -> tuple[Model, Partition]:
+    """Every mode, thresholds and merges: what `zoo` has without its sums of 70 bits."""
+    b = Builder()
+    x = b.input("x", 4, signed(10, 5))
+    rng = np.random.default_rng(5)
+    return b.finish(*_casts(b, x), *_requantisers(b, x, rng), *_others(b, x))
+
+
 def _casts(b: Builder, x: Value) -> list[Value]:
     found = []
     for rounding in HARDWARE_ROUNDINGS:

@@ -161,7 +161,7 @@ def test_rounding_modes_without_hardware_are_refused(rounding: Rounding) -> None
 @pytest.mark.parametrize(
     "options",
     [
-        BackendOptions(io="io_stream"),
+        BackendOptions(io="io_serial"),
         BackendOptions(strategy="fast"),
         BackendOptions(project="two words"),
         BackendOptions(reuse_factor=0),

@@ -45,7 +45,7 @@ def is_exact(
 
 @by_backend
 def test_a_sample_of_convolutions_is_bit_exact(backend: Vitis, tmp_path: Path) -> None:
-    assert is_exact(backend, convolutions(2, slice(1, None, 7)), LATENCY, tmp_path) > 30_000
+    assert is_exact(backend, convolutions(2, slice(1, None, 9)), LATENCY, tmp_path) > 20_000
 
 
 @by_backend
@@ -72,6 +72,7 @@ def test_the_other_layers_are_bit_exact(backend: Vitis, tmp_path: Path) -> None:
     assert is_exact(backend, together(pools, movements, elementwise), LATENCY, tmp_path) > 50_000
 
 
+@pytest.mark.long
 @by_backend
 def test_a_residual_network_is_bit_exact_on_reals_too(backend: Vitis, tmp_path: Path) -> None:
     model, parts = residual(np.random.default_rng(2))

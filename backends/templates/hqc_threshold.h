@@ -37,6 +37,35 @@ Elements:
     }
 }
 
+// The same packet by packet.
+template <class data_T, class res_T, typename CONFIG_T, class in_S, class out_S>
+void hqc_threshold_stream(in_S &data, out_S &res,
+                          typename CONFIG_T::threshold_t thresholds[CONFIG_T::n_rows * CONFIG_T::n_thresholds]) {
+    #pragma HLS ARRAY_PARTITION variable=thresholds complete
+
+Packets:
+    for (unsigned ii = 0; ii < CONFIG_T::n_in / data_T::size; ii++) {
+        #pragma HLS PIPELINE
+        const data_T x = data.read();
+        res_T packet;
+    Elements:
+        for (unsigned jj = 0; jj < data_T::size; jj++) {
+            #pragma HLS UNROLL
+            const unsigned row = (ii * data_T::size + jj) % CONFIG_T::n_rows;
+            int count = CONFIG_T::first;
+            #pragma hls_unroll yes
+        Thresholds:
+            for (unsigned kk = 0; kk < CONFIG_T::n_thresholds; kk++) {
+                #pragma HLS UNROLL
+                if (x[jj] >= thresholds[row * CONFIG_T::n_thresholds + kk])
+                    count++;
+            }
+            packet[jj] = count;
+        }
+        res.write(packet);
+    }
+}
+
 } // namespace nnet
 
 #endif
