@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +14,8 @@ from onnx_ir import Model
 
 from hqc import arrays, assemble, exactness, manifest, staging
 from hqc.backends.base import Backend, Emulator
-from hqc.diagnostics import HqcError, reject
+from hqc.diagnostics import Exit, HqcError, reject
+from hqc.guard import emulate, guarded
 from hqc.ir import Array, Boundary, boundaries, load
 from hqc.manifest import Manifest
 from hqc.options import closest, usage
@@ -141,8 +142,8 @@ class Artifact:
 
     @cached_property
     def emulator(self) -> Emulator:
-        """The C++ emulation of `project/` as it is now; compiled on first use."""
-        return self.backend.emulator(self.path / "project", self.partition)
+        """The emulation of `project/` as it is now; made on first use."""
+        return emulate(self.backend, self.path / "project", self.partition)
 
     @overload
     def run(self, x: Array, engine: str = ...) -> Array: ...
@@ -158,7 +159,7 @@ class Artifact:
         Args:
             x: inputs by name, each (N, *shape); or one array, for a model with one input, which
                 gives back one array if the model has one output.
-            engine: "emulation", the C++ of the project; "exact", the integer executor.
+            engine: "emulation", the project as it is; "exact", the integer executor.
 
         Raises:
             HqcError: HQC005, the inputs do not fit; HQC001, no such engine; HQC404/HQC405, g++.
@@ -211,7 +212,8 @@ class Artifact:
             HqcError: HQC404, the tool is missing; HQC405, it failed or timed out; HQC001, the
                 backend has no such tool.
         """
-        found = self.backend.build(self.path / "project", timeout)
+        with guarded(self.backend):
+            found = self.backend.build(self.path / "project", timeout)
         assemble.add_to_report(self.path, "build", found)
         return found
 
@@ -242,6 +244,8 @@ def backend_named(name: str, registry: Registry) -> Backend:
     Raises:
         HqcError: HQC301, there is none; HQC305, the plug-in of that name is broken.
     """
+    if name in registry.broken and name not in registry.backends:
+        raise HqcError(replace(registry.broken[name], severity="error"), Exit.USAGE)
     if name not in registry.backends:
         registry.check_not_broken(name)
         raise reject(

@@ -116,7 +116,7 @@ def _new_backend(name: str, folder: Path, console: Console) -> Result:
     made = new_backend(name, folder)
     for path in made:
         console.line(f"{path} written")
-    console.line(f"try: pip install -e {made[0].parent} && hqc backends")
+    console.line(f"try: pip install -e {made[0].parent.absolute()} && hqc backends")
     return Result(document={"files": [str(path) for path in made]})
 
 

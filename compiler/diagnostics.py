@@ -54,6 +54,7 @@ CODES: dict[str, str] = {
     "HQC404": "a tool is missing",
     "HQC405": "a tool failed or timed out",
     "HQC406": "a layer is larger than the vendor's tool unrolls by default",
+    "HQC407": "a backend of another package failed with an exception",
     # 6xx: HAWQ and training
     "HQC601": "the HAWQ state dict does not fit the structure of the network",
     "HQC602": "no exact form of a HAWQ layer exists",
@@ -87,7 +88,7 @@ class Exit(enum.IntEnum):
 _EXITS = {
     **dict.fromkeys(("HQC001", "HQC004", "HQC005", "HQC007", "HQC301"), Exit.USAGE),
     "HQC403": Exit.NOT_EXACT,
-    **dict.fromkeys(("HQC404", "HQC405"), Exit.TOOL),
+    **dict.fromkeys(("HQC404", "HQC405", "HQC407"), Exit.TOOL),
     "HQC500": Exit.INTERNAL,
 }
 

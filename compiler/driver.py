@@ -24,6 +24,7 @@ from hqc.equiv import OracleComparison, against_oracle, compare
 from hqc.events import Watch, ignore, stage
 from hqc.exactness import ExactCore
 from hqc.execute import Reference
+from hqc.guard import emulate, guarded
 from hqc.ir import Array, boundaries
 from hqc.loading import Loaded, normalise, read
 from hqc.options import CompileOptions, identifier
@@ -277,7 +278,9 @@ class _Job:
 
     def reject(self) -> None:
         """Raise what the backend objects to."""
-        if found := self.backend.check(self.model, self.cut, self.settings):
+        with guarded(self.backend):
+            found = self.backend.check(self.model, self.cut, self.settings)
+        if found:
             raise HqcError(found)
 
     def inputs(self, given: Mapping[str, arrays.Floats] | None) -> dict[str, arrays.Floats]:
@@ -293,9 +296,10 @@ class _Job:
             stored = {name: x[:STORED] for name, x in inputs.items()}
             codes, expected = self.cut.encode(stored), self.exact.codes(stored)
             bench = tuple({n: c[:BENCH] for n, c in side.items()} for side in (codes, expected))
-            emission = self.backend.emit(
-                self.model, self.cut, self.settings, fresh / "project", (bench[0], bench[1])
-            )
+            with guarded(self.backend):
+                emission = self.backend.emit(
+                    self.model, self.cut, self.settings, fresh / "project", (bench[0], bench[1])
+                )
             assemble.write_vectors(fresh, stored, self.cut.decode(expected))
             note.detail = f"{len(emission.layers)} layers"
             note.remarks += [warning.message for warning in emission.warnings]
@@ -307,7 +311,7 @@ class _Job:
         if self.options.check is None:
             return not_checked(proven)
         with stage("compile the emulation", self.watch):
-            emulator = self.backend.emulator(fresh / "project", self.cut)
+            emulator = emulate(self.backend, fresh / "project", self.cut)
         with stage("compare with the exact executor", self.watch) as note:
             codes = exactness.compare_runs(self.cut, inputs, emulator.run, self.exact)
             note.detail = f"{codes.total} output codes of {codes.samples} samples"

@@ -168,8 +168,9 @@ def add_constant(graph: Graph, name: str, array: Array) -> Value:
 
 
 def fresh_name(graph: Graph, name: str) -> str:
-    """`name`, or `name_2`, ... if a value of the graph is called so already."""
+    """`name`, or `name_2`, ... if a value or a node of the graph is called so already."""
     taken = {v.name for n in graph for v in n.outputs} | {v.name for v in graph.inputs}
+    taken |= {n.name for n in graph}
     unique, n = name, 1
     while unique in taken or unique in graph.initializers:
         n += 1

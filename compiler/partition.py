@@ -23,7 +23,7 @@ from hqc.coders import Coder, Quantiser, Thresholds, real_step_function
 from hqc.diagnostics import reject
 from hqc.float_tail import FloatTail
 from hqc.ir import Array, location_of, type_of
-from hqc.movement import RESHAPES, is_movement
+from hqc.movement import RESHAPES, is_movement, movement
 from hqc.operators import BipolarQuant, MultiThreshold, Quant, exact, is_quantiser
 from hqc.semantics import (
     after_cast,
@@ -57,7 +57,8 @@ def host_tail(model: Model) -> set[Node]:
     """Trailing nodes without an exact integer form, and all that follow them.
 
     A node is trailing if no quantiser or linear operator depends on it. Trailing additions of
-    constants that lie on a grid, rectifiers and reshapes stay in the core.
+    constants that lie on a grid, rectifiers and rearrangements stay in the core, but for
+    rearrangements that mix channels of different scales.
     """
     nodes = computed_nodes(model)
     needed: set[Node] = set()
@@ -75,8 +76,10 @@ def host_tail(model: Model) -> set[Node]:
 
 
 def _stays_exact(node: Node) -> bool:
-    if is_pass_through(node) or is_movement(node):
+    if is_pass_through(node):
         return True
+    if is_movement(node):
+        return not _mixes_channels(node) or all(map(_has_one_scale, movement(node).sources))
     if node.domain == "" and (node.op_type == "Relu" or node.op_type in MAXIMA):
         return True
     if node.op_type == "Add":
@@ -86,6 +89,31 @@ def _stays_exact(node: Node) -> bool:
             if v is not None
         )
     return False
+
+
+def _mixes_channels(node: Node) -> bool:
+    channels = movement(node).channels()
+    return channels is None or any(len(row) > 1 for row in channels)
+
+
+def _has_one_scale(value: Value) -> bool:
+    """Whether what is in front of a value gives all of its channels one scale and offset."""
+    pending = [value]
+    while pending:
+        node = pending.pop().producer()
+        if node is None or (is_quantiser(node) and coder_of(node).channels == 1):
+            continue
+        given = [v for v in node.inputs if v is not None]
+        computed = [v for v in given if not exact_values_known(v)]
+        offsets = [v for v in given if v not in computed] if node.op_type == "Add" else []
+        if is_quantiser(node) or any(type_of(v) is None for v in offsets):
+            return False
+        if is_linear(node):
+            grid = grid_constant(node.inputs[1])
+            if grid is None or len(set(grid.scale.ravel())) > 1:
+                return False
+        pending += computed
+    return True
 
 
 def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:

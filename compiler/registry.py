@@ -179,7 +179,10 @@ class Registry:
             if kind == "passes":
                 return self.with_pass(found)
             if kind == "backends":
-                return self.with_backend(found())
+                backend = found()
+                if getattr(backend, "name", None) != point.name:
+                    raise _broken(f"the name of the backend is not {point.name}")
+                return self.with_backend(backend)
             if kind == "operators":
                 return self.with_operator(point.name, found)
             return self.with_frontend(point.name, found)

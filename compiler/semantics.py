@@ -74,6 +74,9 @@ def grid_constant(value: Value | None) -> GridConstant | None:
         return None
     if Quant.matches(node) or BipolarQuant.matches(node):
         data = constant(node.inputs[0])
+        inner = grid_constant(node.inputs[0]) if data is None else None
+        if inner is not None:  # a quantiser of what is on a grid already
+            data = inner.codes.astype(np.float32) * inner.scale.astype(np.float32)
         return None if data is None else quantise_constant(node, data)
     if node.op_type == "Mul":
         inner, scale = grid_constant(node.inputs[0]), constant(node.inputs[1])

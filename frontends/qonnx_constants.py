@@ -139,7 +139,7 @@ def _move(model: Model, node: Node, maker: Node, data: Array) -> None:
 
 def _moved(model: Model, node: Node, parameter: Array, shape: tuple[int, ...]) -> Any:
     """A parameter of a tensor after the node, as small as broadcasting allows."""
-    if parameter.size == 1:
+    if parameter.size == 1 and parameter.shape != shape:
         return parameter.reshape(())
     graph = onnx.GraphProto(name="move")
     graph.node.append(onnx_ir.serde.serialize_node(node))

@@ -85,7 +85,7 @@ class Emitter:
             node = value.producer()
             if node is None or node.graph is None or value.is_graph_output():
                 continue
-            value.name = None
+            value.name = node.name = None
             value.name = fresh_name(self.graph, name)
             node.name = value.name
 

@@ -11,12 +11,14 @@ from onnx_ir import AttrInt64, AttrInt64s, Node, Value
 from hqc.chains import Affine, Chain
 from hqc.convolution import Taps, Window, divisors, spatial_shape, transposed_pads
 from hqc.diagnostics import reject
+from hqc.exact import common_unit
 from hqc.ir import Array, location_of
 from hqc.linear import weights_of
 from hqc.movement import sample_shape
 from hqc.operators import is_power_of_two
 from hqc.passes.bends import straighten
 from hqc.passes.emit import Emitter, Form
+from hqc.passes.lower_sums import SIMPLE
 
 
 def lower_weighted(emitter: Emitter, node: Node, form: Form) -> Form:
@@ -25,7 +27,41 @@ def lower_weighted(emitter: Emitter, node: Node, form: Form) -> Form:
     Raises:
         HqcError: HQC102/103/204/205, it has no such form.
     """
+    return _weighted(emitter, node, straighten(emitter, node, form))
+
+
+def lower_by_scale(emitter: Emitter, node: Node, form: Form) -> tuple[Form, Form] | None:
+    """A layer over channels of two scales as two layers, each over the channels of one.
+
+    Behind a Concat of two tensors, for instance. None where one integer layer does, since the
+    scales have a simple ratio, or where nothing helps.
+    """
+    attribute = node.attributes.get("group")
+    if form.chain.channels == 1 or (attribute is not None and attribute.as_int() != 1):
+        return None
     form = straighten(emitter, node, form)
+    affine = form.chain.affine
+    assert affine is not None
+    scales = sorted(set(affine.a))
+    if len(scales) != 2 or 0 in scales:
+        return None
+    unit = common_unit([abs(a) for a in scales])
+    if max(abs(a) for a in scales) / unit <= SIMPLE:
+        return None
+    dims = sample_shape(form.value)
+    parts = []
+    for scale in scales:
+        channels = [c for c, a in enumerate(affine.a) if a == scale]
+        index = emitter.integers("channels", channels)
+        shape, axis = (len(channels), *dims[1:]), [AttrInt64("axis", 1)]
+        value = emitter.moved("Gather", (form.value, index), form.value, "_part", shape, axis)
+        part = Form(value, form.chain.picked(channels))
+        parts.append(_weighted(emitter, node, part, channels))
+    return parts[0], parts[1]
+
+
+def _weighted(emitter: Emitter, node: Node, form: Form, channels: list[int] | None = None) -> Form:
+    """The layer on a straight form; `channels` are the inputs that it holds, where not all."""
     affine = form.chain.affine
     assert affine is not None
     rank = len(form.value.shape or ())
@@ -42,6 +78,8 @@ def lower_weighted(emitter: Emitter, node: Node, form: Form) -> Form:
         assert affine is not None
     one_factor = affine.has_one_factor
     weights = weights_of(node, affine.a[:1] if one_factor else affine.a)
+    if channels is not None:
+        weights = replace(weights, codes=weights.codes[:, channels])
     if any(a == 0 for a in affine.a):
         raise reject("HQC205", f"{node.name} reads a channel scaled by 0", where=location_of(node))
     n = max(1 if one_factor else len(affine.a), len(affine.b))
@@ -153,15 +191,20 @@ def lower_average(emitter: Emitter, node: Node, form: Form) -> Form:
         affine = form.chain.affine
         assert affine is not None
     spatial = spatial_shape(node)
-    window = Window(spatial, (1,) * len(spatial), (1,) * len(spatial), *((0,) * len(spatial),) * 2)
-    if node.op_type == "AveragePool":
-        window = Window.of(node)
+    window = Window.of(node) if node.op_type == "AveragePool" else _whole(node)
     size = int(counts[0])
     plain = replace(window.closed(spatial), group=channels)
     ones = np.ones((channels, 1, *window.kernel))
     out = emitter.convolve(node, form.value, ones, plain, taps.shape)
     mean = Affine(tuple(a / size for a in affine.a), affine.b)
     return Form(out, Chain().then(mean))
+
+
+def _whole(node: Node) -> Window:
+    """One window over everything."""
+    spatial = spatial_shape(node)
+    ones, none = (1,) * len(spatial), (0,) * len(spatial)
+    return Window(spatial, ones, ones, none, none)
 
 
 def lower_maximum(emitter: Emitter, node: Node, form: Form) -> Form:
@@ -177,9 +220,7 @@ def lower_maximum(emitter: Emitter, node: Node, form: Form) -> Form:
             chain = chain.then(step)
     taps = Taps.of(node)
     dims = (_channels(value), *taps.shape)
-    if node.op_type == "GlobalMaxPool":
-        return Form(emitter.moved("GlobalMaxPool", (value,), value, "", dims), chain)
-    window = Window.of(node)
+    window = _whole(node) if node.op_type == "GlobalMaxPool" else Window.of(node)
     attributes = [AttrInt64s(k, v) for k, v in window.attributes().items() if isinstance(v, list)]
     ceil = [AttrInt64("ceil_mode", 1)] if window.ceil else []
     out = emitter.moved("MaxPool", (value,), value, "", dims, [*attributes, *ceil])

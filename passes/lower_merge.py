@@ -229,7 +229,7 @@ def _emit(emitter: Emitter, node: Node, values: Sequence[Value], fill: float | N
     """The same node on integer values."""
     made = dict(zip(data_sources(node), values, strict=True))
     inputs = [made.get(v, v) if v is not None else None for v in node.inputs]
-    if node.op_type == "Pad" and fill is not None and len(node.inputs) > 2:
-        inputs[2] = emitter.number("fill", fill, like=values[0])
+    if node.op_type == "Pad" and len(node.inputs) > 2:
+        inputs[2] = emitter.number("fill", fill or 0.0, like=values[0])
     dims = sample_shape(node.outputs[0])
     return emitter.moved(node.op_type, inputs, values[0], "", dims, tuple(node.attributes.values()))

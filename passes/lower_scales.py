@@ -14,11 +14,16 @@ from hqc.diagnostics import reject
 from hqc.ir import State, location_of
 from hqc.movement import data_sources, is_movement
 from hqc.operators import is_quantiser
-from hqc.partition import computed_nodes, first_quantisers, host_tail
+from hqc.partition import computed_nodes, first_quantisers, host_tail, is_linear
 from hqc.passes.bends import straighten
 from hqc.passes.dce import remove_unused
 from hqc.passes.emit import Emitter, Form
-from hqc.passes.lower_linear import lower_average, lower_maximum, lower_weighted
+from hqc.passes.lower_linear import (
+    lower_average,
+    lower_by_scale,
+    lower_maximum,
+    lower_weighted,
+)
 from hqc.passes.lower_merge import lower_merge, lower_movement
 from hqc.passes.lower_sums import OpenSum, lower_quantised_sum, open_sum
 from hqc.passes.requantisers import lower_port, lower_quantiser
@@ -87,7 +92,12 @@ class _Lowering:
         elif is_quantiser(node):
             self._forms[out] = self._quantise(node)
         elif node.domain == "" and (rule := _RULES.get(node.op_type)) is not None:
-            self._forms[out] = rule(self.emitter, node, self._input(node))
+            form = self._input(node)
+            parts = lower_by_scale(self.emitter, node, form) if is_linear(node) else None
+            if parts is not None:
+                self._merge(node, *parts)
+            else:
+                self._forms[out] = rule(self.emitter, node, form)
         elif not self._simple(node):
             return  # before the first quantiser: the host's
         self.count += 1

@@ -20,6 +20,7 @@ from hqc.ir import (
     nodes,
     replace_output,
 )
+from hqc.passes.commute import hoist_elementwise
 from hqc.passes.hoist import hoist_quantisers
 from hqc.passes.spellings import respelt, split_into_slices
 from hqc.passes_api import Outcome, Pass
@@ -34,7 +35,8 @@ class Normalize(Pass):
 
     Gemm becomes MatMul and Add, a convolution's bias an Add, Split some Slices, reductions a
     pooling, and Identity and (inference-time) Dropout vanish. Quantisers of the inputs move in
-    front of transposes, slices and the like.
+    front of transposes, slices and the like, and so does what works element by element where a
+    transpose mixes channels.
     """
 
     name: ClassVar[str] = "normalize"
@@ -60,7 +62,8 @@ class Normalize(Pass):
             elif (new := respelt(node)) is not None:
                 replace_output(node, new, self.name)
                 rewrites += 1
-        return Outcome(model, rewrites + hoist_quantisers(model))
+        rewrites += hoist_quantisers(model) + hoist_elementwise(model)
+        return Outcome(model, rewrites)
 
 
 def _split(node: Node) -> int:

@@ -175,20 +175,22 @@ def _axes(node: Node, rank: int) -> list[int] | None:
 
 
 def _wide_product(b: Builder) -> bool:
-    """(N, T, C) times (C, O): a convolution with windows of one over the middle axis."""
+    """(N, ..., C) times (C, O): a convolution with windows of one over the axes between."""
     x, w = b.node.inputs
     if x is None or w is None or exact_values_known(x) or not exact_values_known(w):
         return False
-    if len(x.shape or ()) != 3 or len(w.shape or ()) != 2:
+    rank = len(x.shape or ())
+    if rank not in (3, 4) or len(w.shape or ()) != 2:
         return False
-    steps, channels = sample_shape(x)
+    *steps, channels = sample_shape(x)
     (outputs,) = sample_shape(w)
-    turned = b.add("Transpose", (x,), "turned", (channels, steps), perm=[0, 2, 1])
+    first, last = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+    turned = b.add("Transpose", (x,), "turned", (channels, *steps), perm=first)
     rows = b.add("Transpose", (w,), "rows", perm=[1, 0])
     rows.shape = onnx_ir.Shape((outputs, channels))
-    kernel = b.constant_shape(rows, (outputs, channels, 1), "kernel")
-    sums = b.add("Conv", (turned, kernel), "sums", (outputs, steps))
-    b.add("Transpose", (sums,), "back", (steps, outputs), perm=[0, 2, 1])
+    kernel = b.constant_shape(rows, (outputs, channels, *(1 for _ in steps)), "kernel")
+    sums = b.add("Conv", (turned, kernel), "sums", (outputs, *steps))
+    b.add("Transpose", (sums,), "back", (*steps, outputs), perm=last)
     return True
 
 

@@ -116,7 +116,7 @@ def hls4ml_predict(
     config = graph_config(network, backend.flavour, options, folder)
     config["HLSConfig"].pop("Flows")
     config["WriterConfig"]["WriteWeightsTxt"] = True
-    layers = layer_list(network, backend.flavour)
+    layers = layer_list(network, backend.flavour, options)
     with contextlib.redirect_stdout(io.StringIO()):
         graph = ModelGraph.from_layer_list(
             config, layers, list(network.inputs), list(network.outputs)

@@ -14,8 +14,14 @@ def main() -> None:
     for file in sorted((root / "compiler").iterdir()):
         if file.suffix in {".py", ".typed"}:
             (package / file.name).symlink_to(file)
-    for folder in ("passes", "frontends", "backends"):
+    for folder in ("passes", "frontends"):
         (package / folder).symlink_to(root / folder, target_is_directory=True)
+    integrations = root / "backends" / "integrations"
+    (package / "integrations").symlink_to(integrations, target_is_directory=True)
+    (package / "backends").mkdir()
+    for file in sorted((root / "backends").iterdir()):
+        if file != integrations:
+            (package / "backends" / file.name).symlink_to(file)
 
 
 if __name__ == "__main__":
