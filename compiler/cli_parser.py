@@ -177,7 +177,12 @@ def _compile(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--save-ir", action="store_true", help="keep the graph after each pass")
     group = p.add_argument_group("hardware")
-    group.add_argument("-b", "--backend", default="vitis", help="vitis or catapult (hqc backends)")
+    group.add_argument(
+        "-b",
+        "--backend",
+        default="vitis",
+        help="such as vitis or catapult (hqc backends lists them)",
+    )
     group.add_argument("--io", help="io_parallel (default) or io_stream")
     group.add_argument("--part", help="FPGA part number")
     group.add_argument("--technology", help="fpga, or asic where the backend knows it")

@@ -21,6 +21,7 @@ PACKAGES = {
     "hqc.passes": "passes",
     "hqc.frontends": "frontends",
     "hqc.backends": "backends",
+    "hqc.integrations": "backends/integrations",
 }
 #: What may lie in a package folder without belonging to the package.
 IGNORED = {"__pycache__"}
@@ -39,7 +40,8 @@ def copy_of_the_tree(folder: Path) -> Path:
     import shutil
 
     folder.mkdir()
-    for name in (*PACKAGES.values(), "pyproject.toml", "README.md", "LICENSE"):
+    folders = [name for name in PACKAGES.values() if "/" not in name]
+    for name in (*folders, "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -62,7 +64,10 @@ def tree_files() -> set[str]:
     found = set()
     for package, folder in PACKAGES.items():
         base = ROOT / folder
+        inner = {ROOT / other for other in PACKAGES.values() if other.startswith(f"{folder}/")}
         for path in base.rglob("*"):
+            if inner & set(path.parents):
+                continue
             if path.is_file() and not IGNORED & set(path.relative_to(base).parts):
                 inside = path.relative_to(base).as_posix()
                 found.add(f"{package.replace('.', '/')}/{inside}")

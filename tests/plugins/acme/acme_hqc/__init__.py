@@ -1,0 +1,1 @@
+"""Plug-ins for hqc: MLPs in JSON, and ternary operators."""

@@ -1,0 +1,1 @@
+"""A backend for hqc: one C99 source file and its header, for microcontrollers."""
