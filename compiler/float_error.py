@@ -269,6 +269,10 @@ class _Errors:
                 extra = 2 * unit * (a * np.abs(self.values(source)) + b)
             if all(_is_held(x, unit) for x in numbers):  # then a representable quotient is exact
                 extra = np.where(_representable(exact) & (before == 0), 0.0, extra)
+            offset = np.asarray([float(x) for x in step.b]).reshape(shape)
+            factor = np.asarray([float(x) for x in step.a]).reshape(shape)
+            lost = exact - offset != factor * self.values(source)  # beside a much larger number
+            extra = np.where(lost, np.maximum(extra, 2 * unit * np.abs(exact)), extra)
         return a * before + extra
 
     def _two(self, node: Node, x: Value, y: Value) -> Floats:

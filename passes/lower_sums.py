@@ -6,7 +6,7 @@ operands with small integer factors (`hqc.passes.joint`); anything else the exac
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -96,7 +96,8 @@ def lower_quantised_sum(
     bits = sum((emitter.ranges[v].joined for v in values[1:]), emitter.ranges[values[0]].joined)
     values = one_kind(emitter, [emitter.widen(v, bits.magnitude_bits) for v in values])
     total = emitter.add(emitter.node("Add", values, node.inputs[0] or values[0], "_sum"))
-    cuts = [factors for _, _, factors in parts]
+    exponent = emitter.ranges[total].exponent
+    cuts = [_in_steps(factors, exponent) for _, _, factors in parts]
     f = _step_function(cuts, coder.lo, coder.hi)
     dyadic = None
     if isinstance(coder, Quantiser) and saturates(f):
@@ -119,6 +120,16 @@ def _integers_of(emitter: Emitter, form: Form, numbers: list[int]) -> tuple[Frac
     """Factors that make a value's codes times these integers, on the step 1."""
     step = Fraction(2) ** emitter.ranges[form.value].exponent
     return tuple(n / step for n in numbers)
+
+
+def _in_steps(cut: Factors, exponent: int) -> Factors:
+    """Corners in codes of the sum, whose step is 2**exponent where all factors are even."""
+
+    def codes(sums: Codes) -> Codes:
+        return sums >> exponent if exponent >= 0 else sums << -exponent
+
+    corners = replace(cut.corners, above=codes(cut.corners.above), below=codes(cut.corners.below))
+    return replace(cut, corners=corners)
 
 
 def _step_function(cuts: list[Factors], lo: int, hi: int) -> StepFunction:
