@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'hqc needs Python 3.11 or newer; try: make PYTHON=python3.11'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,brevitas,plots,datasets,torchao]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,brevitas,plots,datasets,torchao,iree]'
 	@touch $@
 
 demo: $(STAMP)  ## sensitivities, bit widths, training and both backends on a toy of LHC jets

@@ -227,9 +227,26 @@ def _fill_code(node: Node, fill: Fraction, chain: Chain) -> Fraction:
 
 def _emit(emitter: Emitter, node: Node, values: Sequence[Value], fill: float | None) -> Value:
     """The same node on integer values."""
+    if node.op_type == "Resize" and values[0].dtype == onnx_ir.DataType.DOUBLE:
+        return _repeated(emitter, node, values[0])
     made = dict(zip(data_sources(node), values, strict=True))
     inputs = [made.get(v, v) if v is not None else None for v in node.inputs]
     if node.op_type == "Pad" and len(node.inputs) > 2:
         inputs[2] = emitter.number("fill", fill or 0.0, like=values[0])
     dims = sample_shape(node.outputs[0])
     return emitter.moved(node.op_type, inputs, values[0], "", dims, tuple(node.attributes.values()))
+
+
+def _repeated(emitter: Emitter, node: Node, value: Value) -> Value:
+    """A Resize of float64 as one Gather for each axis: onnxruntime has no other."""
+    found, dims = movement(node), list(sample_shape(value))
+    at = np.unravel_index(found.index, dims)
+    for axis, size in enumerate(found.index.shape):
+        rows = np.moveaxis(at[axis], axis, 0).reshape(size, -1)[:, 0]
+        if len(rows) == dims[axis] and np.array_equal(rows, np.arange(size)):
+            continue
+        dims[axis] = size
+        index = emitter.integers(f"rows{axis}", rows.tolist())
+        along = onnx_ir.AttrInt64("axis", axis + 1)
+        value = emitter.moved("Gather", (value, index), value, f"_axis{axis}", dims, (along,))
+    return value
