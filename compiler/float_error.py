@@ -156,6 +156,7 @@ def _error_of(coder: Coder, channels: npt.NDArray[np.int64], x: Floats, before: 
     code = x / scale
     exact = (before == 0) & (mantissa == 0.5) & _representable(x) & _representable(code + zero)
     exact &= (code + zero) - zero == code  # a tiny x is lost in the sum, in float64 as well
+    exact &= _representable(np.abs(code + zero) + 0.5)
     exact &= np.abs(code) + np.abs(zero) < 0.25 / SINGLE  # and so is what adds a half to round
     size = np.abs(x) + scale * (np.abs(zero) + 0.5)
     return np.where(exact, 0.0, before + (4 * SINGLE + 1e-14) * size + SMALLEST)

@@ -178,8 +178,17 @@ def test_an_interrupted_run_goes_on_to_the_very_same_result(
     assert Path("out.pt").read_bytes() == Path("whole.pt").read_bytes()
 
 
+#: Jobs in the background ignore the signal, and their children inherit that.
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from hqc.cli import main
+sys.exit(main())
+"""
+
+
 def test_ctrl_c_in_a_process_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hqc.cli", *QUANTIZE, *BUDGET, "--epochs", "100000"]
+    command = [sys.executable, "-c", START, *QUANTIZE, *BUDGET, "--epochs", "100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         state = tmp_path / "out.pt.work" / "quantised.pt"
