@@ -7,7 +7,7 @@ integer threshold per code (`hqc.coders.StepFunction`). Nothing here is ever rou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -89,6 +89,17 @@ class Affine:
             return (("Add", offsets), ("Mul", self.a))
         return (("Mul", self.a), ("Add", self.b))
 
+    @property
+    def divided(self) -> Affine:
+        """x -> x + b / a, which times a is this map; ZeroDivisionError where a is 0."""
+        pairs = [self.at(c) for c in range(self.channels)]
+        return Affine(tuple(Fraction(1) for _ in pairs), tuple(b / a for a, b in pairs))
+
+    @property
+    def through_zero(self) -> Affine:
+        """x -> a * x."""
+        return Affine(self.a, (Fraction(0),))
+
     def then(self, after: Affine) -> Affine:
         """The map that applies this one first."""
         n = max(len(self.a), len(self.b), len(after.a), len(after.b))
@@ -126,6 +137,13 @@ class Chain:
         elif steps and steps[-1] == step and isinstance(step, IDEMPOTENT):
             return self
         return Chain((*steps, step))
+
+    def extended(self, steps: Iterable[Step]) -> Chain:
+        """The chain with more steps behind it, one after another."""
+        found = self
+        for step in steps:
+            found = found.then(step)
+        return found
 
     @property
     def affine(self) -> Affine | None:

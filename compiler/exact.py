@@ -70,6 +70,24 @@ def common_unit(scales: Sequence[Fraction]) -> Fraction:
     return Fraction(numerator, denominator)
 
 
+def common_units(
+    first: Sequence[Fraction], second: Sequence[Fraction]
+) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...], tuple[Fraction, ...]]:
+    """Factors of two tensors (one, or one per channel) as whole multiples of one unit per channel.
+
+    Returns:
+        The multiples of the first and of the second, and the units.
+    """
+    n = max(len(first), len(second))
+    if len(set(first)) == 1 and len(set(second)) == 1:
+        n = 1
+    pairs = [(first[c % len(first)], second[c % len(second)]) for c in range(n)]
+    units = tuple(common_unit((abs(a), abs(b))) if a or b else Fraction(1) for a, b in pairs)
+    lefts = tuple(a / u for (a, _), u in zip(pairs, units, strict=True))
+    rights = tuple(b / u for (_, b), u in zip(pairs, units, strict=True))
+    return lefts, rights, units
+
+
 def on_integers(x: Exact, affine: Affine) -> Exact | None:
     """`affine(x.base)` as integers times one unit per channel; None beyond 62 bits."""
     if x.is_wide:
@@ -98,10 +116,7 @@ def straightened(x: Exact) -> Exact:
         bent = _bend(whole, bend) if whole is not None else None
         if bent is None:
             return x
-        chain = bent.chain
-        for step in steps[at + 1 :]:
-            chain = chain.then(step)
-        x = Exact(bent.base, chain)
+        x = Exact(bent.base, bent.chain.extended(steps[at + 1 :]))
     return x
 
 
@@ -180,11 +195,8 @@ def on_common_units(
     first, second = x.chain.affine, y.chain.affine
     assert first is not None
     assert second is not None
-    n = max(len(first.a), len(second.a))
-    pairs = [(first.at(c)[0], second.at(c)[0]) for c in range(n)]
-    units = tuple(common_unit((abs(a), abs(b))) if a or b else Fraction(1) for a, b in pairs)
-    left = [int(a / u) for (a, _), u in zip(pairs, units, strict=True)]
-    right = [int(b / u) for (_, b), u in zip(pairs, units, strict=True)]
+    lefts, rights, units = common_units(first.a, second.a)
+    left, right = [int(f) for f in lefts], [int(f) for f in rights]
     tops = x.top * max(map(abs, left)), y.top * max(map(abs, right))
     kind = np.int64 if (2 * max(tops)).bit_length() <= INT64_BITS else object
     bases = [t.base.astype(kind) * column(f, t.base.ndim, kind) for t, f in ((x, left), (y, right))]

@@ -37,15 +37,8 @@ def _apart(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {key: value for key, value in options.items() if key in _OF_TORCH}, ours
 
 
-def _add_quantisers(
-    layer: nn.Module, bits: int, bias_bits: int | None, bias_scale: float | None, options: Any
-) -> None:
-    layer.weight_quant = weight_quantiser(layer.weight, bits, options)
-    layer.bias_quant = bias_quantiser(layer.bias, bias_bits, bias_scale, options)
-
-
-class QuantConv1d(nn.Conv1d):  # type: ignore[misc]
-    """Convolution over lines (N, C, length); arguments in the module's docstring."""
+class _Quantised:
+    """What the layers below add to PyTorch's own, which stand behind this in their bases."""
 
     def __init__(
         self,
@@ -57,47 +50,31 @@ class QuantConv1d(nn.Conv1d):  # type: ignore[misc]
     ) -> None:
         theirs, ours = _apart(options)
         super().__init__(*args, **theirs)
-        _add_quantisers(self, weight_bits, bias_bits, bias_scale, ours)
+        layer: Any = self
+        if layer.transposed:
+            ours = _transposed(layer, ours)
+        layer.weight_quant = weight_quantiser(layer.weight, weight_bits, ours)
+        layer.bias_quant = bias_quantiser(layer.bias, bias_bits, bias_scale, ours)
+
+
+class QuantConv1d(_Quantised, nn.Conv1d):  # type: ignore[misc]
+    """Convolution over lines (N, C, length); arguments in the module's docstring."""
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
         """Shapes (N, C, length) to (N, out, length'); `input_scale` as for `QuantLinear`."""
         return self._conv_forward(x, *quantised(self, input_scale))
 
 
-class QuantConv2d(nn.Conv2d):  # type: ignore[misc]
+class QuantConv2d(_Quantised, nn.Conv2d):  # type: ignore[misc]
     """Convolution over images (N, C, rows, columns); arguments in the module's docstring."""
-
-    def __init__(
-        self,
-        *args: Any,
-        weight_bits: int = 6,
-        bias_bits: int | None = None,
-        bias_scale: float | None = None,
-        **options: Any,
-    ) -> None:
-        theirs, ours = _apart(options)
-        super().__init__(*args, **theirs)
-        _add_quantisers(self, weight_bits, bias_bits, bias_scale, ours)
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
         """Shapes (N, C, ...) to (N, out, ...); `input_scale` as for `QuantLinear`."""
         return self._conv_forward(x, *quantised(self, input_scale))
 
 
-class QuantConvTranspose1d(nn.ConvTranspose1d):  # type: ignore[misc]
+class QuantConvTranspose1d(_Quantised, nn.ConvTranspose1d):  # type: ignore[misc]
     """Transposed convolution over lines; arguments in the module's docstring."""
-
-    def __init__(
-        self,
-        *args: Any,
-        weight_bits: int = 6,
-        bias_bits: int | None = None,
-        bias_scale: float | None = None,
-        **options: Any,
-    ) -> None:
-        theirs, ours = _apart(options)
-        super().__init__(*args, **theirs)
-        _add_quantisers(self, weight_bits, bias_bits, bias_scale, _transposed(self, ours))
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
         """Shapes (N, C, length) to (N, out, length'); `input_scale` as for `QuantLinear`."""
@@ -106,20 +83,8 @@ class QuantConvTranspose1d(nn.ConvTranspose1d):  # type: ignore[misc]
         return nn.functional.conv_transpose1d(x, weight, bias, *sizes)
 
 
-class QuantConvTranspose2d(nn.ConvTranspose2d):  # type: ignore[misc]
+class QuantConvTranspose2d(_Quantised, nn.ConvTranspose2d):  # type: ignore[misc]
     """Transposed convolution over images; arguments in the module's docstring."""
-
-    def __init__(
-        self,
-        *args: Any,
-        weight_bits: int = 6,
-        bias_bits: int | None = None,
-        bias_scale: float | None = None,
-        **options: Any,
-    ) -> None:
-        theirs, ours = _apart(options)
-        super().__init__(*args, **theirs)
-        _add_quantisers(self, weight_bits, bias_bits, bias_scale, _transposed(self, ours))
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
         """Shapes (N, C, ...) to (N, out, ...); `input_scale` as for `QuantLinear`."""

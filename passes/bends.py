@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from onnx_ir import Node
 
 from hqc.activations import Rectifier
@@ -28,9 +26,8 @@ def straighten(emitter: Emitter, node: Node, form: Form) -> Form:
             scale = scale.then(step)
             if min(scale.a) <= 0:
                 raise _not_straight(node)
-            shift = _divided(scale)  # a * x + b = a * (x + b / a)
-            scale = Affine(scale.a, (Fraction(0),))
-            step = shift
+            step = scale.divided  # a * x + b = a * (x + b / a)
+            scale = scale.through_zero
         elif not isinstance(step, Rectifier):
             raise _not_straight(node)
         if not isinstance(step, Affine) or any(step.b):
@@ -38,16 +35,20 @@ def straighten(emitter: Emitter, node: Node, form: Form) -> Form:
             if moved is None:
                 raise _not_straight(node)
             value = moved
-    chain = Chain().then(scale)
-    for step in steps[last + 1 :]:
-        chain = chain.then(step)
-    return Form(value, chain)
+    return Form(value, Chain().then(scale).extended(steps[last + 1 :]))
 
 
-def _divided(affine: Affine) -> Affine:
-    """x -> x + b / a, for x -> a * x + b."""
-    pairs = [affine.at(c) for c in range(affine.channels)]
-    return Affine(tuple(Fraction(1) for _ in pairs), tuple(b / a for a, b in pairs))
+def from_zero(emitter: Emitter, node: Node, form: Form) -> Form | None:
+    """A straight form as a factor times a value, so that code 0 stands for 0.
+
+    None where the offset is no multiple of the step.
+    """
+    affine = form.chain.affine
+    assert affine is not None
+    if not any(affine.b):
+        return form
+    moved = emitter.exact_step(form.value, affine.divided, str(node.name))
+    return None if moved is None else Form(moved, Chain().then(affine.through_zero))
 
 
 def _not_straight(node: Node) -> HqcError:

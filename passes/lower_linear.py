@@ -16,7 +16,7 @@ from hqc.ir import Array, location_of
 from hqc.linear import weights_of
 from hqc.movement import sample_shape
 from hqc.operators import is_power_of_two
-from hqc.passes.bends import straighten
+from hqc.passes.bends import from_zero, straighten
 from hqc.passes.emit import Emitter, Form
 from hqc.passes.lower_sums import SIMPLE
 
@@ -73,7 +73,7 @@ def _weighted(emitter: Emitter, node: Node, form: Form, channels: list[int] | No
             notes=("linear layers take (batch, features) and weights (features, outputs)",),
         )
     if node.op_type != "MatMul" and Taps.of(node).pads and any(affine.b):
-        form = _at_zero(emitter, node, form, affine)
+        form = _at_zero(emitter, node, form)
         affine = form.chain.affine
         assert affine is not None
     one_factor = affine.has_one_factor
@@ -102,12 +102,9 @@ def _weighted(emitter: Emitter, node: Node, form: Form, channels: list[int] | No
     return Form(out, Chain().then(rest))
 
 
-def _at_zero(emitter: Emitter, node: Node, form: Form, affine: Affine) -> Form:
-    """Shift codes so that code 0 stands for 0: what padding writes."""
-    shift = Affine(
-        (Fraction(1),), tuple(affine.at(c)[1] / affine.at(c)[0] for c in range(affine.channels))
-    )
-    moved = emitter.exact_step(form.value, shift, str(node.name))
+def _at_zero(emitter: Emitter, node: Node, form: Form) -> Form:
+    """`from_zero`, or a refusal: padding writes code 0."""
+    moved = from_zero(emitter, node, form)
     if moved is None:
         raise reject(
             "HQC205",
@@ -115,7 +112,7 @@ def _at_zero(emitter: Emitter, node: Node, form: Form, affine: Affine) -> Form:
             where=location_of(node),
             helps=("use a zero point that is a whole number of steps",),
         )
-    return Form(moved, Chain().then(Affine(affine.a, (Fraction(0),))))
+    return moved
 
 
 def _transposed(emitter: Emitter, node: Node, x: Value, values: Array, group: int) -> Value:
@@ -187,7 +184,7 @@ def lower_average(emitter: Emitter, node: Node, form: Form) -> Form:
             helps=("set count_include_pad=1, or pool without padding",),
         )
     if taps.pads and any(affine.b):
-        form = _at_zero(emitter, node, form, affine)
+        form = _at_zero(emitter, node, form)
         affine = form.chain.affine
         assert affine is not None
     spatial = spatial_shape(node)
@@ -215,9 +212,7 @@ def lower_maximum(emitter: Emitter, node: Node, form: Form) -> Form:
     if min(rising) < 0:
         signs = tuple(Fraction(1 if s >= 0 else -1) for s in rising)
         value = emitter.scaled(value, signs, "_sign")
-        chain = Chain().then(Affine(signs, (Fraction(0),)))
-        for step in form.chain.steps:
-            chain = chain.then(step)
+        chain = Chain().then(Affine(signs, (Fraction(0),))).extended(form.chain.steps)
     taps = Taps.of(node)
     dims = (_channels(value), *taps.shape)
     window = _whole(node) if node.op_type == "GlobalMaxPool" else Window.of(node)

@@ -11,11 +11,11 @@ from onnx_ir import Node, Value
 
 from hqc.chains import Affine, Chain
 from hqc.diagnostics import HqcError, reject
-from hqc.exact import common_unit
+from hqc.exact import common_unit, common_units
 from hqc.ir import location_of
 from hqc.movement import Movement, data_sources, movement, sample_shape
 from hqc.operators import is_power_of_two
-from hqc.passes.bends import straighten
+from hqc.passes.bends import from_zero, straighten
 from hqc.passes.emit import Emitter, Form
 from hqc.types import DOUBLE_BITS, SINGLE_BITS
 
@@ -48,9 +48,7 @@ def lower_merge(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
     bits = (one + two).magnitude_bits
     if bits > DOUBLE_BITS:
         raise _too_wide(node, bits)
-    if any(v.dtype == onnx_ir.DataType.DOUBLE for v in values):
-        bits = max(bits, SINGLE_BITS + 1)
-    values = [emitter.widen(v, bits) for v in values]
+    values = one_kind(emitter, [emitter.widen(v, bits) for v in values])
     new = emitter.node("Add", values, node.outputs[0], "")
     total = Affine(units, first.add_offsets(second))
     return Form(emitter.add(new), Chain().then(total))
@@ -69,14 +67,7 @@ def on_common_units(first: Factors, second: Factors) -> tuple[Factors, Factors, 
     """Factors of two tensors as multiples of a unit, per channel: integers or powers of two."""
     if all(is_power_of_two(abs(f)) for f in (*first, *second)):
         return first, second, (Fraction(1),)
-    n = max(len(first), len(second))
-    if len(set(first)) == 1 and len(set(second)) == 1:
-        n = 1
-    pairs = [(first[c % len(first)], second[c % len(second)]) for c in range(n)]
-    units = tuple(common_unit((abs(a), abs(b))) if a or b else Fraction(1) for a, b in pairs)
-    lefts = tuple(a / u for (a, _), u in zip(pairs, units, strict=True))
-    rights = tuple(b / u for (_, b), u in zip(pairs, units, strict=True))
-    return lefts, rights, units
+    return common_units(first, second)
 
 
 def _product(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
@@ -85,9 +76,7 @@ def _product(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
     assert first is not None
     assert second is not None
     bits = sum(emitter.ranges[form.value].joined.magnitude_bits for form in (x, y))
-    values = [emitter.widen(form.value, bits) for form in (x, y)]
-    if any(v.dtype == onnx_ir.DataType.DOUBLE for v in values):
-        values = [emitter.widen(v, SINGLE_BITS + 1) for v in values]
+    values = one_kind(emitter, [emitter.widen(form.value, bits) for form in (x, y)])
     new = emitter.node("Mul", values, node.outputs[0], "")
     n = max(len(first.a), len(second.a))
     factors = tuple(first.at(c)[0] * second.at(c)[0] for c in range(n))
@@ -95,13 +84,8 @@ def _product(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
 
 
 def _from_zero(emitter: Emitter, node: Node, form: Form) -> Form:
-    """The same tensor with its offset on the value's grid, as a factor times a value."""
-    affine = form.chain.affine
-    assert affine is not None
-    if not any(affine.b):
-        return form
-    shifts = tuple(affine.at(c)[1] / affine.at(c)[0] for c in range(affine.channels))
-    moved = emitter.exact_step(form.value, Affine((Fraction(1),), shifts), str(node.name))
+    """`from_zero`, or a refusal."""
+    moved = from_zero(emitter, node, form)
     if moved is None:
         raise reject(
             "HQC205",
@@ -109,7 +93,7 @@ def _from_zero(emitter: Emitter, node: Node, form: Form) -> Form:
             where=location_of(node),
             helps=("requantise it first",),
         )
-    return Form(moved, Chain().then(Affine(affine.a, (Fraction(0),))))
+    return moved
 
 
 def broadcast(emitter: Emitter, node: Node, form: Form) -> Form:

@@ -43,10 +43,7 @@ class OpenSum:
     def close(self, emitter: Emitter) -> Form:
         """The exact sum as nodes; raises HqcError HQC205 where no 53 bits hold it."""
         form = lower_merge(emitter, self.node, self.x, self.y)
-        chain = form.chain
-        for step in self.chain.steps:
-            chain = chain.then(step)
-        return Form(form.value, chain)
+        return Form(form.value, form.chain.extended(self.chain.steps))
 
 
 def open_sum(emitter: Emitter, node: Node, x: Form, y: Form) -> OpenSum | None:
@@ -74,8 +71,7 @@ def lower_quantised_sum(
     if found.node.op_type == "Sub":
         second = second.then(Affine.of(-1))
     chain = Chain().then(Affine((Fraction(1),), first.add_offsets(second)))
-    for step in found.chain.steps:
-        chain = chain.then(step)
+    chain = chain.extended(found.chain.steps)
     channels = max(len(first.a), len(second.a), chain.channels, coder.channels)
     parts = []
     for channel in range(channels):

@@ -185,10 +185,7 @@ def _check_bits(node: Node) -> None:
 
 def _over_codes(chain: Chain, known: ChannelRange) -> Chain:
     """The same chain over the value's codes instead of its real values."""
-    codes = Chain().then(Affine.of(Fraction(2) ** known.exponent))
-    for step in chain.steps:
-        codes = codes.then(step)
-    return codes
+    return Chain().then(Affine.of(Fraction(2) ** known.exponent)).extended(chain.steps)
 
 
 def _native(emitter: Emitter, node: Node, form: Form) -> Form | None:

@@ -15,6 +15,7 @@ from hqc.diagnostics import reject
 from hqc.frontends.hawq.datasets import Dataset
 from hqc.frontends.hawq.objective import evaluating
 from hqc.frontends.hawq.rebuild import module_of
+from hqc.frontends.hawq.wrap import traced_forward
 from hqc.user_code import is_reference, make
 
 __all__ = ["check_fit", "digest", "folded", "load_model"]
@@ -94,7 +95,7 @@ def digest(model: nn.Module) -> str:
     Raises:
         HqcError: HQC603, the forward cannot be traced.
     """
-    found = hashlib.sha256(_traced(model).code.encode())
+    found = hashlib.sha256(traced_forward(model).code.encode())
     found.update(repr(model).encode())
     for name, tensor in model.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -108,7 +109,7 @@ def folded(model: nn.Module, layers: Sequence[str]) -> fx.GraphModule:
     Its weights are the ones that are quantised in the end, so sensitivities and perturbations are
     taken there.
     """
-    traced = _traced(copy.deepcopy(model).eval())
+    traced = traced_forward(copy.deepcopy(model).eval())
     modules = dict(traced.named_modules())
     for node in tuple(traced.graph.nodes):
         users = list(node.users)
@@ -125,15 +126,3 @@ def folded(model: nn.Module, layers: Sequence[str]) -> fx.GraphModule:
         traced.graph.erase_node(users[0])
     traced.recompile()
     return traced
-
-
-def _traced(model: nn.Module) -> fx.GraphModule:
-    try:
-        return fx.symbolic_trace(model)
-    except Exception as error:  # tracing runs the user's forward, which may raise anything
-        raise reject(
-            "HQC603",
-            f"the forward of {type(model).__name__} cannot be traced",
-            notes=(str(error).strip()[:300],),
-            helps=("forward must not branch on values of tensors",),
-        ) from error

@@ -38,7 +38,7 @@ def layer_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(
             str(n.target)
-            for n in _trace(model).graph.nodes
+            for n in traced_forward(model).graph.nodes
             if isinstance(patterns.module_of(n, modules), patterns.LAYERS)
         )
     )
@@ -65,7 +65,7 @@ def quantize_model(model: nn.Module, bits: Bits, scheme: Scheme | None = None) -
             transposed convolution, or is called twice; HQC107, a bit width is missing or
             impossible.
     """
-    traced = _trace(copy.deepcopy(model))
+    traced = traced_forward(copy.deepcopy(model))
     widths = _widths(bits, layer_names(model))
     _Wrapper(traced, widths, scheme or Scheme()).run()
     traced.graph.lint()
@@ -73,7 +73,8 @@ def quantize_model(model: nn.Module, bits: Bits, scheme: Scheme | None = None) -
     return traced
 
 
-def _trace(model: nn.Module) -> fx.GraphModule:
+def traced_forward(model: nn.Module) -> fx.GraphModule:
+    """The graph of a module's forward; raises HqcError HQC603 where it cannot be traced."""
     try:
         return fx.symbolic_trace(model)
     except Exception as error:  # tracing runs the user's forward, which may raise anything
