@@ -1,0 +1,1 @@
+"""The RTL backend: pipelined Verilog of an integer network, simulated, proven and measured."""
