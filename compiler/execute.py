@@ -34,6 +34,7 @@ from hqc.movement import Movement, is_movement, move, movement, sample_shape
 from hqc.operators import MultiThreshold, Quant, is_quantiser
 from hqc.partition import coder_of, computed_nodes, encode, host_tail
 from hqc.semantics import (
+    MERGES,
     after_cast,
     chain_step,
     data_input,
@@ -104,7 +105,7 @@ class Reference:
                 self._moves[node] = movement(node)
             found = self._moves[node]
             return _move(node, found, [known[v] for v in found.sources])
-        if len(computed) == 2 and node.domain == "" and node.op_type in ("Add", "Sub", "Mul"):
+        if len(computed) == 2 and node.domain == "" and node.op_type in MERGES:
             return _merge(node, known[computed[0]], known[computed[1]])
         source = data_input(node)
         if source is None:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
+from hqc import formats
 from hqc.diagnostics import Location, reject
 from hqc.types import ROUNDING_OF_HARDWARE, FixedType, Overflow, Range, Rounding
 
@@ -29,6 +31,7 @@ QONNX = "qonnx.custom_op.general"
 
 _TYPE, _RANGE, _STATE = "hqc.type", "hqc.range", "hqc.state"
 _SOURCE, _PASSES = "hqc.source", "hqc.passes"
+_FORMAT = "hqc.format"  # in files only
 
 
 class State(enum.Enum):
@@ -297,6 +300,8 @@ def to_bytes(model: Model) -> bytes:
     """The `.onnx` bytes of a model with its annotations."""
     _mirror(model)
     proto = onnx_ir.serde.serialize_model(model)
+    version = onnx.StringStringEntryProto(key=_FORMAT, value=str(formats.GRAPH.current))
+    proto.metadata_props.insert(0, version)  # first, so that no truncated file lacks it alone
     return bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -317,12 +322,12 @@ def from_bytes(data: bytes, origin: str) -> Model:
     """Read `.onnx` bytes; `origin` names them in messages.
 
     Raises:
-        HqcError: HQC002, the bytes are not an ONNX model.
+        HqcError: HQC002, the bytes are not an ONNX model, or its annotations are damaged; HQC008,
+            these are of a version that this hqc does not read.
     """
     from google.protobuf.message import DecodeError
-    from onnx import ModelProto
 
-    proto = ModelProto()
+    proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
@@ -340,7 +345,16 @@ def from_bytes(data: bytes, origin: str) -> Model:
         raise reject(
             "HQC109", f"{origin} is not a valid ONNX graph", notes=(str(error).strip()[:300],)
         ) from error
-    _unmirror(model)
+    formats.check(formats.GRAPH, model.metadata_props.pop(_FORMAT, None), origin)
+    try:
+        _unmirror(model)
+        state_of(model)
+    except (ValueError, TypeError) as error:
+        raise reject(
+            "HQC002",
+            f"the annotations of hqc in {origin} are damaged: {error}",
+            helps=(formats.GRAPH.remedy,),
+        ) from error
     return model
 
 

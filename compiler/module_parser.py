@@ -10,12 +10,20 @@ import onnx_ir
 from lark import Token, Tree
 from onnx_ir import Attr, AttributeType, DataType, Graph, Model, Node, Shape, TensorType, Value
 
-from hqc.diagnostics import HqcError
+from hqc import formats
+from hqc.diagnostics import HqcError, Location
 from hqc.grammar import Node as Syntax
 from hqc.grammar import branch, fixed_type, leaf, malformed, read, tokens, trees, unquote
 from hqc.ir import Array, State, set_passes, set_range, set_source, set_state, set_type
-from hqc.module_printer import DTYPES, NUMERIC, PREFIXES, VERSION, hash_of
+from hqc.module_printer import DTYPES, NUMERIC, PREFIXES, hash_of
 from hqc.types import Range
+
+#: The beginning of a module, as far as the version.
+_HEADER = re.compile(
+    r"""(?:\s|//[^\n]*\n)* hqc\.module \s+ (?:@(?:"(?:[^"\\]|\\.)*"|[^\s"]+) \s+)?"""
+    r"version \s+ (\d+) \b",
+    re.VERBOSE,
+)
 
 
 def parse_module(text: str, resources: Mapping[str, Array] | None = None) -> Model:
@@ -27,9 +35,19 @@ def parse_module(text: str, resources: Mapping[str, Array] | None = None) -> Mod
 
     Raises:
         HqcError: HQC306, with line and column: malformed text, a value used before it is
-            defined or defined twice, data that does not fit its type, a hash without its array.
+            defined or defined twice, data that does not fit its type, a hash without its array;
+            HQC008, another version of the textual IR.
     """
+    if header := _HEADER.match(text):  # before the rest, which may be of another grammar
+        _check_version(header[1], text, header.start(1))
     return _Reader(text, resources or {}).module(read("module", text))
+
+
+def _check_version(version: str, text: str, start: int) -> None:
+    line = text.count("\n", 0, start) + 1
+    column = start - text.rfind("\n", 0, start)
+    where = Location(source=f"line {line}, column {column}")
+    formats.check(formats.TEXT, str(version), "the module", where)
 
 
 class _Reader:
@@ -47,10 +65,7 @@ class _Reader:
 
     def module(self, tree: Syntax) -> Model:
         name, version, state, ir_version, opsets, *lines = tree.children
-        if int(leaf(version)) != VERSION:
-            raise self.error(
-                f"version {version} of the text form, this is {VERSION}", leaf(version)
-            )
+        _check_version(leaf(version), self.text, leaf(version).start_pos or 0)
         graph = Graph(
             [],
             [],

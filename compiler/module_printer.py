@@ -17,12 +17,11 @@ from onnx_ir import Attr, AttributeType, DataType, Model, Node, SymbolicDim, Ten
 from onnx_ir import TensorProtocol as Tensor
 
 from hqc.diagnostics import reject
+from hqc.formats import TEXT
 from hqc.grammar import quote
 from hqc.ir import QONNX, Array, location_of, range_of, state_of, type_of
 from hqc.types import Range
 
-#: Version of the text form; the parser reads this one.
-VERSION = 1
 #: Constants of at most this many elements are always printed in full.
 INLINE = 16
 _SPLAT = 4
@@ -113,8 +112,8 @@ def _lines(model: Model, weights: Weights) -> Iterator[str]:
     name = "" if graph.name is None else f" @{_bare(graph.name, _BARE_VALUE)}"
     opsets = ", ".join(f"{_domain(d)}{v}" for d, v in graph.opset_imports.items())
     yield (
-        f"hqc.module{name} version {VERSION} state {state_of(model).value} ir {model.ir_version}"
-        f"{' opset ' if opsets else ''}{opsets} {{"
+        f"hqc.module{name} version {TEXT.current} state {state_of(model).value} "
+        f"ir {model.ir_version}{' opset ' if opsets else ''}{opsets} {{"
     )
     for key, text in sorted(model.metadata_props.items()):
         if key.startswith("hqc.") and key != "hqc.state":

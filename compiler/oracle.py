@@ -14,6 +14,12 @@ from hqc.convolution import Window
 from hqc.ir import Array, constant
 from hqc.unfold import unfold
 
+#: What `hqc.operators` reads where a node says nothing. qonnx does not look at the out_dtype.
+_DEFAULTS: Mapping[str, Mapping[str, int | str]] = {
+    "Quant": {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"},
+    "MultiThreshold": {"out_dtype": "FLOAT32"},
+}
+
 
 def run_qonnx(
     model: Model, inputs: Mapping[str, Array], *, intermediates: bool = False
@@ -29,7 +35,7 @@ def run_qonnx(
     from qonnx.core.onnx_exec import execute_onnx
 
     batch = len(next(iter(inputs.values())))
-    proto = with_batch(_without_wide_convolutions(model), batch)
+    proto = with_batch(_spelt_out(_without_wide_convolutions(model)), batch)
     feeds = {name: np.asarray(x, np.float32) for name, x in inputs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,6 +62,16 @@ def _without_wide_convolutions(model: Model) -> onnx.ModelProto:
         proto.graph.node.extend(made)
         proto.graph.initializer.extend(constants)
     return onnx.shape_inference.infer_shapes(proto)
+
+
+def _spelt_out(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the defaults of quantisers as attributes: qonnx's executor wants them all."""
+    for node in proto.graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        for name, default in _DEFAULTS.get(node.op_type, {}).items() if node.domain else ():
+            if name not in given:
+                node.attribute.append(onnx.helper.make_attribute(name, default))
+    return proto
 
 
 def _is_wide(node: Node) -> bool:

@@ -32,7 +32,7 @@ from hqc.registry import Registry
 from hqc.reproduce import write_reproducer
 from hqc.samples import probes
 from hqc.snapshot import is_annotated_only, is_same, snapshot
-from hqc.text import Repeat, Step, print_pipeline
+from hqc.text import Repeat, Step
 from hqc.time_limit import TimeUp, time_limit
 
 DEFAULT = (
@@ -123,7 +123,7 @@ def run(
     passes = [p for step in steps for p in _passes(step, registry)]  # all names checked first
     manager = _Manager(model, samples, seed, check_samples if verify else 0, reproducers)
     manager.on_event = on_event
-    manager.pass_timeout, manager.files = pass_timeout, registry.files
+    manager.pass_timeout, manager.registry = pass_timeout, registry
     assert all(isinstance(p, Pass) for p in passes)
     tail = list(steps)
     while tail:
@@ -183,7 +183,7 @@ class _Manager:
         self.again: tuple[Step | Repeat, ...] = ()  # a repeat(...) that is under way
         self.on_event: Callable[[PassEvent], None] | None = None
         self.pass_timeout = PASS_TIMEOUT
-        self.files: tuple[Path, ...] = ()
+        self.registry: Registry | None = None
         self._folder = reproducers
         self._inputs = probes(model, samples, seed, count) if count else {}
         self._trace: dict[str, Exact] = {}
@@ -223,10 +223,13 @@ class _Manager:
             self.on_event(event)
 
     def _call(self, pass_: Pass, step: Step, before: Model) -> Outcome:
+        limit = None
         try:
-            with time_limit(self.pass_timeout):
+            with time_limit(self.pass_timeout) as limit:
                 result = pass_(self.model)
         except TimeUp as error:
+            if error.limit is not limit:  # of someone who runs pipelines, such as `hqc reduce`
+                raise
             message = f"{pass_.name} took longer than {self.pass_timeout:g} s"
             raise self._fail(
                 "HQC308", message, step, before, helps=("--pass-timeout allows more",)
@@ -328,11 +331,11 @@ class _Manager:
         sample: Mapping[str, Array] | None = None,
         where: Location | None = None,
     ) -> HqcError:
-        tail = print_pipeline((step, *self.rest))
+        tail = (step, *self.rest)
         few = sample or {name: x[:8] for name, x in self._inputs.items()}
         try:
             command = write_reproducer(
-                self._folder, step.name, to_bytes(before), tail, few, self.files
+                self._folder, step.name, to_bytes(before), tail, few, self.registry
             )
             hint = f"reproduce with: {command}"
         except OSError as error:

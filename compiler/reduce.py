@@ -39,7 +39,7 @@ from hqc.passes.dce import remove_unused
 from hqc.registry import Registry
 from hqc.samples import probes
 from hqc.text import Repeat, Step
-from hqc.time_limit import TimeUp
+from hqc.time_limit import TimeUp, time_limit
 
 #: The words of `--check`, beside codes of diagnostics.
 VALUE_CHANGED, CRASH = "value-changed", "crash"
@@ -120,11 +120,13 @@ def reduce(model: Model, check: Check, seconds: float = 300.0) -> Model:
     Args:
         model: fails as `check` says.
         check: the failure.
-        seconds: after which the smallest so far is taken.
+        seconds: after which the smallest so far is taken, in the middle of a candidate if need
+            be (see `hqc.time_limit`); the model itself is always judged to the end.
 
     Raises:
         HqcError: HQC309, the model does not fail so.
     """
+    begun = time.monotonic()
     data = to_bytes(model)
     if not check.fails(data):
         raise reject(
@@ -133,13 +135,17 @@ def reduce(model: Model, check: Check, seconds: float = 300.0) -> Model:
             notes=(f"on {SAMPLES} samples, seed {check.seed}",),
             helps=(f"--check {VALUE_CHANGED}, {CRASH} or the code of the diagnostic",),
         )
-    search = _Search(data, check, time.monotonic() + seconds)
+    left = max(0.0, begun + seconds - time.monotonic())
+    search = _Search(data, check, time.monotonic() + left)
+    limit = None
     try:
-        while search.round():
-            pass
-    except TimeUp:
-        pass  # the smallest so far is the answer
-    return from_bytes(search.data, "reduced")
+        with time_limit(left) as limit:  # ends a candidate that takes long, too
+            while search.round():
+                pass
+    except TimeUp as error:
+        if error.limit not in (None, limit):
+            raise
+    return from_bytes(search.data, "reduced")  # the smallest so far is the answer
 
 
 @dataclass

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hqc.diagnostics import Diagnostic, Exit, HqcError, Location, reject
 from hqc.passes_api import Pass
+from hqc.providers import Provider
 from hqc.text import Step
 from hqc.user_code import load
 
@@ -38,7 +39,11 @@ _PASSES = (
     "hqc.passes.propagate_precision:PropagatePrecision",
     "hqc.passes.dce:DeadCode",
 )
-_BACKENDS = ("hqc.backends.vitis:Vitis", "hqc.backends.catapult:Catapult")
+_BACKENDS = (
+    "hqc.backends.vitis:Vitis",
+    "hqc.backends.catapult:Catapult",
+    "hqc.backends.rtl.backend:Rtl",
+)
 _FRONTENDS = {
     "qonnx": "hqc.frontends.qonnx:normalise_import",
     "torch": "hqc.frontends.torch_export:from_torch",
@@ -65,6 +70,8 @@ class Registry:
         files: of the user's passes that are in it.
         broken: plug-ins that are left out, each with the reason, as warnings.
         operators: how to write operators of other domains in known ones, by "domain::Op".
+        providers: the installed packages that each pass comes from, of passes that hqc does not
+            ship; more than one where packages clash, and then the pass is left out.
     """
 
     passes: Mapping[str, type[Pass]]
@@ -73,6 +80,7 @@ class Registry:
     files: tuple[Path, ...] = ()
     broken: Mapping[str, Diagnostic] = field(default_factory=dict)
     operators: Mapping[str, Operator] = field(default_factory=dict)
+    providers: Mapping[str, tuple[Provider, ...]] = field(default_factory=dict)
 
     @classmethod
     def builtin(cls) -> Registry:
@@ -177,7 +185,7 @@ class Registry:
         try:
             found = point.load()
             if kind == "passes":
-                return self.with_pass(found)
+                return self._with_plugin_pass(found, Provider.of(point))
             if kind == "backends":
                 backend = found()
                 if getattr(backend, "name", None) != point.name:
@@ -188,9 +196,32 @@ class Registry:
             return self.with_frontend(point.name, found)
         except HqcError as error:
             (found,) = error.diagnostics
-            raise _broken(f"plug-in {point.name} ({point.value}): {found.message}") from error
+            message = f"plug-in {point.name} ({point.value}): {found.message}"
+            raise _broken(message, *found.notes) from error
         except Exception as error:  # a plug-in may fail in any way; the user is told which
             raise _broken(f"plug-in {point.name} ({point.value}): {error!r}") from error
+
+    def _with_plugin_pass(self, found: Any, provider: Provider) -> Registry:
+        """As `with_pass`; where packages give one name to different passes, none gets it."""
+        name = getattr(found, "name", "")
+        known = self.providers.get(name, ())
+        if not known or self.passes.get(name) is found:
+            registry = self.with_pass(found)
+            return replace(registry, providers={**self.providers, name: (*known, provider)})
+        clash = (*known, provider)
+        warning = Diagnostic(
+            "HQC305",
+            f"{len(clash)} packages have a pass called {name}: {' and '.join(map(str, clash))}",
+            notes=("it is left out",),
+            helps=("uninstall all of these packages but one",),
+            severity="warning",
+        )
+        return replace(
+            self,
+            passes={key: pass_ for key, pass_ in self.passes.items() if key != name},
+            broken={**self.broken, name: warning},
+            providers={**self.providers, name: clash},
+        )
 
     def check_not_broken(self, name: str) -> None:
         """Raise HQC305 where a plug-in of that name was left out."""
@@ -249,9 +280,12 @@ def _convert(pass_: str, key: str, value: object, wanted: object) -> object:
 
 
 def _check_alone(point: EntryPoint, points: Iterable[EntryPoint]) -> None:
-    targets = sorted({p.value for p in points if p.name == point.name})
+    named = [p for p in points if p.name == point.name]
+    targets = sorted({p.value for p in named})
     if len(targets) > 1:
-        raise _broken(f"two plug-ins are called {point.name}: {' and '.join(targets)}")
+        owners = " and ".join(str(Provider.of(p)) for p in named)
+        message = f"two plug-ins are called {point.name}: {' and '.join(targets)}"
+        raise _broken(message, f"they come from {owners}")
 
 
 def _merge(table: Mapping[str, Any], name: str, found: Any) -> dict[str, Any]:
@@ -260,8 +294,9 @@ def _merge(table: Mapping[str, Any], name: str, found: Any) -> dict[str, Any]:
     return {**table, name: found}
 
 
-def _broken(message: str) -> HqcError:
-    return reject("HQC305", message, helps=("fix, rename or remove it",), exit_=Exit.USAGE)
+def _broken(message: str, *notes: str) -> HqcError:
+    helps = ("fix, rename or remove it",)
+    return reject("HQC305", message, notes=notes, helps=helps, exit_=Exit.USAGE)
 
 
 def _object(path: str) -> Any:

@@ -28,7 +28,11 @@ from hqc.types import Codes, Rounding
 #: Bits kept of an irrational square root (batch norm): no decision of ours is this close to a tie.
 SQRT_BITS = 192
 
-_PASS_THROUGH = {"Identity", "Cast", "Dropout"}
+PASS_THROUGH = frozenset({"Identity", "Cast", "Dropout"})
+#: With a constant on one side: one step of a chain.
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+#: Of two computed tensors.
+MERGES = ("Add", "Sub", "Mul")
 
 #: Casts to other types round or truncate.
 _STORAGE = {onnx_ir.DataType.FLOAT.value, onnx_ir.DataType.DOUBLE.value}
@@ -185,7 +189,7 @@ def exact_values_known(value: Value) -> bool:
 
 def is_pass_through(node: Node) -> bool:
     """Whether a node only renames its first input, or casts it to float32 or float64."""
-    if node.domain != "" or node.op_type not in _PASS_THROUGH:
+    if node.domain != "" or node.op_type not in PASS_THROUGH:
         return False
     target = node.attributes.get("to")
     return node.op_type != "Cast" or (target is not None and target.as_int() in _STORAGE)
@@ -212,11 +216,11 @@ def chain_step(node: Node) -> Step | None:
     """
     if node.domain != "":
         return None
-    if node.op_type in _ACTIVATIONS:
-        return _ACTIVATIONS[node.op_type](node)
+    if node.op_type in ACTIVATIONS:
+        return ACTIVATIONS[node.op_type](node)
     if node.op_type == "BatchNormalization":
         return _batch_norm(node)
-    if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+    if node.op_type not in ARITHMETIC or len(node.inputs) != 2:
         return None
     left, right = (exact_values(v) for v in node.inputs)
     if (left is None) == (right is None):
@@ -287,7 +291,8 @@ def _bent(node: Node, slopes: tuple[Fraction, ...]) -> Step:
     return Leaky(slopes)
 
 
-_ACTIVATIONS: Mapping[str, Callable[[Node], Step | None]] = {
+#: Monotone functions of one number, as steps of a chain.
+ACTIVATIONS: Mapping[str, Callable[[Node], Step | None]] = {
     "Relu": lambda node: Rectifier(),
     "Clip": _clip,
     "LeakyRelu": _leaky,

@@ -28,7 +28,7 @@ from hqc.passes.lower_merge import lower_merge, lower_movement
 from hqc.passes.lower_sums import OpenSum, lower_quantised_sum, open_sum
 from hqc.passes.requantisers import lower_port, lower_quantiser
 from hqc.passes_api import Outcome, Pass, Remark
-from hqc.semantics import chain_step, data_input, is_pass_through
+from hqc.semantics import MERGES, chain_step, data_input, is_pass_through
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class LowerScales(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """Build the integer graph beside the old one, then drop what is no longer used."""
+        for node in model.graph:  # what is made is named after the node it is made from
+            node.name = node.name or node.outputs[0].name
         lowering = _Lowering(model, self)
         for node in computed_nodes(model):
             lowering.lower(node)
@@ -143,7 +145,7 @@ class _Lowering:
         if is_movement(node):
             forms = [self._form(v) for v in data_sources(node)]
             self._forms[out] = lower_movement(self.emitter, node, forms)
-        elif len(known) == 2 and node.op_type in ("Add", "Sub", "Mul"):
+        elif len(known) == 2 and node.op_type in MERGES:
             self._merge(node, self._form(known[0]), self._form(known[1]))
         elif is_pass_through(node) and known[0] in self._forms:
             self._forms[out] = self._forms[known[0]]

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qonnx_graphs import Net, random_net
 
-from hqc import equiv, float_error
+from hqc import equiv, float_error, pipeline
 from hqc.equiv import against_oracle, compare, first_difference
 from hqc.execute import Reference
 from hqc.ir import Array
 from hqc.operators import is_quantiser
 from hqc.oracle import run_qonnx
 from hqc.partition import computed_nodes
+from hqc.registry import Registry
 from hqc.samples import generate
+from hqc.text import parse_module, parse_pipeline
 
 SEEDS = st.integers(0, 10**6)
 
@@ -198,3 +200,22 @@ def test_dyadic_models_have_no_error_at_all() -> None:
     for node in computed_nodes(model):
         errors.add(node)
     assert all(not np.any(bound) for bound in errors.bound.values())
+
+
+def test_the_oracle_runs_nodes_without_names_and_attributes() -> None:
+    """qonnx wants attributes that hqc reads defaults for."""
+    model = parse_module("""
+    hqc.module version 1 state quantised ir 8 opset 17, qonnx 1 {
+      input %x : float32[N,2]
+      const %s : float32[] = 0.5
+      const %z : float32[] = 0.0
+      const %b : float32[] = 3.0
+      const %t : float32[1,3] = [[-1.0, 0.0, 1.0]]
+      %q = qonnx.Quant(%x, %s, %z, %b) : float32[N,2]
+      %y = qonnx.MultiThreshold(%q, %t) : float32[N,2]
+      output %y
+    }""")
+    inputs = generate(model, 50)
+    assert against_oracle(model, inputs).equal == 50
+    lowered = pipeline.run(model, parse_pipeline(pipeline.DEFAULT), Registry.builtin()).model
+    assert all(node.name for node in lowered.graph)

@@ -53,7 +53,8 @@ def test_a_wrong_pass_is_named_with_the_first_tensor_and_a_reproducer(tmp_path: 
     assert "act" in diagnostic.notes[1]
     (directory,) = tmp_path.iterdir()
     assert directory.name.startswith("wider-")
-    assert {p.name for p in directory.iterdir()} == {"before.onnx", "samples.npz", "command.sh"}
+    written = {"before.onnx", "samples.npz", "command.sh", "reproducer.json"}
+    assert {p.name for p in directory.iterdir()} == written
     command = (directory / "command.sh").read_text()
     assert "-p wider,fold-quantizers" in command
     assert any(str(directory) in text for text in diagnostic.helps)

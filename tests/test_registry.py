@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import ClassVar
 import onnx_ir as onnx_ir
 import pytest
 from onnx_ir import Model
-from small_model import Run
+from small_model import Ended, Run
 from wrong_passes import (
     BUILTIN,
     Demanding,
@@ -25,10 +27,11 @@ from wrong_passes import (
     refused,
 )
 
-from hqc import ir, pipeline
+from hqc import __version__, ir, pipeline
 from hqc.diagnostics import Exit, HqcError
 from hqc.passes_api import Outcome, Pass
 from hqc.registry import Registry
+from hqc.reproduce import check_packages
 from hqc.text import Step, parse_pipeline
 
 PLUGIN = Path(__file__).parent / "plugins" / "wrong_pass"
@@ -154,7 +157,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         return site
 
     yield make
-    for name in ("wrong_pass", "broken_plugin"):
+    for name in ("wrong_pass", "other_pass", "broken_plugin"):
         sys.modules.pop(name, None)
 
 
@@ -255,6 +258,117 @@ def test_two_plugins_of_one_name_are_both_left_out(install: Install) -> None:
     assert pipeline.run(net(), parse_pipeline("dce"), registry).records
     with pytest.raises(HqcError, match="HQC305"):
         registry.make(Step("round-weights"))
+
+
+def other_package(site: Path, point: str) -> None:
+    """A second installed package with a pass called round-weights, under that entry point."""
+    info = site / "other_pass-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-pass\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text(f"[hqc.passes]\n{point} = other_pass:RoundWeights\n")
+    text = (site / "wrong_pass.py").read_text()
+    (site / "other_pass.py").write_text(text.replace("flip the lowest bit", "do something else"))
+
+
+@pytest.mark.parametrize("point", ["a-first", "z-last"])
+def test_two_packages_with_one_name_for_a_pass(point: str, install: Install, hqc: Run) -> None:
+    """Entry points of two names, whichever comes first; each has a pass called round-weights."""
+    site = install({"hqc.passes:mine": "wrong_pass:RoundWeights"})
+    other_package(site, point)
+    registry = Registry.default()
+    assert registry.passes == BUILTIN.passes
+    assert pipeline.run(net(), parse_pipeline("dce"), registry).records
+    with pytest.raises(HqcError, match="HQC305") as found:
+        registry.make(Step("round-weights"))
+    assert found.value.exit is Exit.USAGE
+    message = found.value.diagnostics[0].message
+    assert "wrong-pass 1.0 (wrong_pass:RoundWeights)" in message
+    assert "other-pass 2.5 (other_pass:RoundWeights)" in message
+    assert found.value.diagnostics[0].helps == ("uninstall all of these packages but one",)
+    assert "other-pass 2.5" in hqc("doctor").out
+
+
+def test_one_pass_under_two_entry_points_is_no_clash(install: Install) -> None:
+    install({"hqc.passes:a": "wrong_pass:RoundWeights", "hqc.passes:b": "wrong_pass:RoundWeights"})
+    registry = Registry.default()
+    assert "round-weights" in registry.passes
+    assert not registry.broken
+    assert [p.package for p in registry.providers["round-weights"]] == ["wrong-pass 1.0"] * 2
+
+
+def failing(folder: Path) -> Path:
+    """The reproducer that the installed wrong pass leaves."""
+    with pytest.raises(HqcError, match="HQC303"):
+        pipeline.run(
+            net(),
+            parse_pipeline("repeat(dce),round-weights{layer=1},fold-quantizers"),
+            Registry.default(),
+            reproducers=folder,
+        )
+    (directory,) = folder.iterdir()
+    return directory
+
+
+def replayed(directory: Path, hqc: Run) -> Ended:
+    """What the command of a reproducer leaves, run in this process."""
+    words = shlex.split((directory / "command.sh").read_text().splitlines()[-1])
+    given = words[words.index("hqc") + 1 :]
+    files = ("before.onnx", "samples.npz", "reproducer.json")
+    return hqc(*(str(directory / w) if w in files else w for w in given), "-q")
+
+
+def test_a_reproducer_names_the_package_of_its_pass(
+    install: Install, tmp_path: Path, hqc: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = install({"hqc.passes:round-weights": "wrong_pass:RoundWeights"})
+    directory = failing(tmp_path / "found")
+    record = json.loads((directory / "reproducer.json").read_text())
+    assert record["passes"] == {"round-weights": {"distribution": "wrong-pass", "version": "1.0"}}
+    assert record["hqc"] == __version__
+    assert replayed(directory, hqc).codes == ["HQC303"]
+
+    metadata = site / "wrong_pass-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 1.1"))
+    ended = replayed(directory, hqc)
+    assert ended.codes == ["HQC311", "HQC303"]
+    assert "warning[HQC311]: pass round-weights comes from wrong-pass 1.1" in ended.err
+    assert "written with wrong-pass 1.0" in ended.err
+
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(site)])
+    ended = replayed(directory, hqc)
+    assert (ended.status, ended.codes) == (Exit.REJECTED, ["HQC311"])
+    assert "the reproducer needs the package wrong-pass 1.0" in ended.err
+    assert "pip install wrong-pass==1.0" in ended.err
+
+
+def test_a_reproducer_of_another_hqc(tmp_path: Path) -> None:
+    path = tmp_path / "reproducer.json"
+    frozen = Path(__file__).parent / "data" / "v1" / "reproducer" / "reproducer.json"
+    document = json.loads(frozen.read_text()) | {"hqc": "0.0.1", "passes": {}}
+    path.write_text(json.dumps(document))
+    (warning,) = check_packages(path, BUILTIN)
+    assert (warning.code, warning.severity) == ("HQC311", "warning")
+    assert "written with hqc 0.0.1" in warning.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"magic": "hqc reproducer", "format": 1, "hqc": "0.1.0", "passes": []}',
+        '{"magic": "hqc reproducer", "format": 1, "hqc": "0.1.0", "passes": {"a": {}}}',
+        '{"magic": "hqc reproducer", "format": 1, "passes": {}}',
+    ],
+)
+def test_damaged_records_of_reproducers(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "reproducer.json"
+    path.write_text(text)
+    with pytest.raises(HqcError, match="HQC002"):
+        check_packages(path, BUILTIN)
+    with pytest.raises(HqcError, match="HQC002"):
+        check_packages(tmp_path / "absent.json", BUILTIN)
 
 
 def test_the_command_line_warns_and_goes_on(install: Install, hqc: Run, model: Path) -> None:

@@ -173,6 +173,30 @@ def test_reducing_is_bounded_in_time() -> None:
     assert ir.to_bytes(same) == LONG
 
 
+def test_a_candidate_that_takes_long_is_cut_off_too() -> None:
+    """The limit of one pass is much longer: only the reduction's own can end it."""
+    whole = len(net().graph)
+
+    @dataclass(frozen=True)
+    class Slow(Pass):
+        """Fail on the whole graph, and think for ever about a smaller one."""
+
+        name: ClassVar[str] = "slow"
+
+        def rewrite(self, model: Model) -> Outcome:
+            while len(model.graph) < whole:
+                with suppress(Exception):
+                    time.sleep(0.01)
+            raise KeyError("whole")
+
+    check = Check(parse_pipeline("slow"), BUILTIN.with_pass(Slow), "crash", pass_timeout=300)
+    begun = time.monotonic()
+    same = reduce(net(), check, 1.5)
+    assert time.monotonic() - begun < 10
+    assert check.tried == 2
+    assert ops(same) == ops(net())
+
+
 # --- passes that do not end, or corrupt what they are given -------------------------------------
 
 
@@ -207,13 +231,21 @@ def test_limits_nest_and_end() -> None:
         with time_limit(30) as limited:
             assert limited
         time.sleep(1)
+    with pytest.raises(TimeUp) as outer, time_limit(0.05) as soon, time_limit(30) as late:
+        time.sleep(5)  # an inner limit that is longer does not put the outer one off
+    assert outer.value.limit is soon
+    assert outer.value.limit is not late
+    with time_limit(30):  # noqa: SIM117
+        with pytest.raises(TimeUp) as inner, time_limit(0.05) as soon:
+            time.sleep(5)
+    assert inner.value.limit is soon
     with time_limit(0) as limited:
         assert not limited
     seen: list[bool] = []
 
     def elsewhere() -> None:
         with time_limit(0.01) as limited:
-            seen.append(limited)
+            seen.append(bool(limited))
 
     thread = Thread(target=elsewhere)
     thread.start()

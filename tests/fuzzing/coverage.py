@@ -20,10 +20,10 @@ SAMPLES = 500
 BATCH = 40
 _HEAD = """# What compiles, and what is exact
 
-Made by `python tools/coverage.py`: each row is a small graph that was compiled by both backends,
-emulated from the C++ they wrote on {samples} samples (random, range corners, rounding ties), and
-compared with the exact reference with `==`. `exact` means that no number differed; `refused`
-gives the code of the diagnostic, and the reasons stand below the table.
+Made by `python tools/coverage.py`: each row is a small graph that was compiled by every backend,
+emulated from what they wrote (C++, or Verilog cycle by cycle) on {samples} samples (random, range
+corners, rounding ties), and compared with the exact reference with `==`. `exact` means that no
+number differed; `refused` gives the code of the diagnostic, and the reasons stand below the table.
 """
 
 
@@ -42,12 +42,14 @@ def main() -> int:
     """Write the table; 3 if a row is neither exact nor refused."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--backends", default="vitis,catapult")
+    parser.add_argument("--backends", default="vitis,catapult,rtl")
     parser.add_argument("--io", default="io_parallel,io_stream")
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
     asked = parser.parse_args()
     table = rows()
-    targets = [(b, io) for b in asked.backends.split(",") for io in asked.io.split(",")]
+    able = {name: b.capabilities().io for name, b in Registry.builtin().backends.items()}
+    wanted = [(b, io) for b in asked.backends.split(",") for io in asked.io.split(",")]
+    targets = [(backend, io) for backend, io in wanted if io in able[backend]]
     cells = [cell for target in targets for cell in _column(table, *target)]
     asked.output.write_text(_markdown(table, cells, targets), encoding="utf-8")
     wrong = [c for c in cells if c.verdict == "WRONG"]
