@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from onnx_ir import Model
+
 from hqc.backends.base import BackendOptions
 from hqc.backends.hls4ml_backend import Hls4mlBackend
 from hqc.backends.hls4ml_graph import CATAPULT, Flavour
+from hqc.backends.technology import CatapultOptions, check_names
 from hqc.backends.vendor import find_tool, read_report, run_tool
+from hqc.diagnostics import Diagnostic
+from hqc.partition import Partition
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,14 @@ class Catapult(Hls4mlBackend):
         *("part", "technology", "libraries", "clock_ns", "reuse_factor", "strategy", "io"),
     )
     default_libraries: str = "nangate-45nm_beh"
+    own_options: type[Any] | None = CatapultOptions
+
+    def check(
+        self, model: Model, partition: Partition, options: BackendOptions
+    ) -> list[Diagnostic]:
+        """Everything that keeps this backend from emitting the model; empty if it can."""
+        found = super().check(model, partition, options)
+        return [*check_names(self.complete(options)), *found]
 
     def complete(self, options: BackendOptions) -> BackendOptions:
         """Options with this backend's defaults in place of None (see the base)."""

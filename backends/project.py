@@ -23,6 +23,8 @@ from hqc.backends.hls4ml_own import TEMPLATES
 from hqc.backends.layers import Network
 from hqc.backends.layout import to_hardware
 from hqc.backends.streams import depths
+from hqc.backends.technology import FILE as TECHNOLOGY
+from hqc.backends.technology import script, with_technology
 from hqc.partition import Partition, Port
 from hqc.types import Codes
 
@@ -66,6 +68,10 @@ def write_project(
         graph = build_graph(network, flavour, options, directory)
         _write_sources(graph, flavour, directory)
         _write_scripts(graph, flavour, directory, vectors is not None)
+    if flavour is CATAPULT:
+        _edit(directory / "build_prj.tcl", with_technology)
+        text = script(network, options)
+        (directory / TECHNOLOGY).write_text(text, encoding="utf-8")
     if network.stream and flavour is CATAPULT:
         _write_depths(directory / "build_prj.tcl", graph, network)
     _finish_test_bench(graph, directory, options.project)

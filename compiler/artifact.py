@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from onnx_ir import Model
@@ -15,14 +15,19 @@ from onnx_ir import Model
 from hqc import arrays, assemble, exactness, manifest, staging
 from hqc.backends.base import Backend, Emulator
 from hqc.diagnostics import Exit, HqcError, reject
+from hqc.events import Watch, ignore
 from hqc.guard import emulate, guarded
 from hqc.ir import Array, Boundary, boundaries, load
 from hqc.manifest import Manifest
 from hqc.options import closest, usage
 from hqc.partition import Partition, partition
 from hqc.registry import Registry
+from hqc.report_file import read_report
 
-ENGINES = ("emulation", "exact")
+if TYPE_CHECKING:
+    from hqc.backends.estimate.estimate import Estimate
+
+ENGINES = ("emulation", "rtl", "exact")
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class Artifact:
         """Open a compiled directory.
 
         Raises:
-            HqcError: HQC006, it is not one, is damaged, or of another format.
+            HqcError: HQC006, it is not one, or is damaged; HQC008, it is of a version that this
+                hqc does not read.
         """
         directory = Path(path)
         staging.recover(directory, manifest.objection)
@@ -159,13 +165,17 @@ class Artifact:
         Args:
             x: inputs by name, each (N, *shape); or one array, for a model with one input, which
                 gives back one array if the model has one output.
-            engine: "emulation", the project as it is; "exact", the integer executor.
+            engine: "emulation", the project as it is; "rtl", the same for a project that is
+                Verilog; "exact", the integer executor.
 
         Raises:
             HqcError: HQC005, the inputs do not fit; HQC001, no such engine; HQC404/HQC405, g++.
         """
         if engine not in ENGINES:
             raise usage(f"engine {engine!r} is not known", *closest(engine, ENGINES))
+        if engine == "rtl" and self.manifest.backend != "rtl":
+            message = f"engine rtl simulates Verilog; {self.path} is for {self.manifest.backend}"
+            raise usage(message, "compile the model with -b rtl, or use the engine emulation")
         if isinstance(x, Mapping):
             return self._run(x, engine)
         outputs = self._run(arrays.by_name(np.asarray(x), self.inputs), engine)
@@ -189,14 +199,13 @@ class Artifact:
         Raises:
             HqcError: HQC005/HQC006 for unusable samples or files, HQC404/HQC405 for g++.
         """
-        stored = self._vectors("inputs"), self._vectors("outputs")
-        inputs = arrays.check_inputs(stored[0], self.inputs)
+        inputs, stored = self.stored_inputs(), self._vectors("outputs")
         vectors = exactness.compare_runs(self.partition, inputs, self.emulator.run, self.exact)
         again = self.exact.run(inputs)
-        same = set(again) == set(stored[1]) and all(
-            np.array_equal(again[name], stored[1][name]) for name in again
+        same = set(again) == set(stored) and all(
+            np.array_equal(again[name], stored[name]) for name in again
         )
-        fresh = self._fresh(samples, seed)
+        fresh = self.fresh_inputs(samples, seed)
         if not fresh:
             return CheckResult(vectors, None, same)
         compared = exactness.compare_runs(self.partition, fresh, self.emulator.run, self.exact)
@@ -210,16 +219,40 @@ class Artifact:
 
         Raises:
             HqcError: HQC404, the tool is missing; HQC405, it failed or timed out; HQC001, the
-                backend has no such tool.
+                backend has no such tool; HQC006, `report.json` is missing or damaged.
         """
+        read_report(self.path)  # a damaged one is found before the tool's hours, not behind them
         with guarded(self.backend):
             found = self.backend.build(self.path / "project", timeout)
         assemble.add_to_report(self.path, "build", found)
         return found
 
-    def _fresh(
+    def estimate(
+        self,
+        target: str = "fpga-xcup",
+        clock_ns: float | None = None,
+        *,
+        flat: bool = False,
+        timeout: float = 1800.0,
+        watch: Watch = ignore,
+    ) -> Estimate:
+        """Area and delay by open tools, added to `report.json`; see `hqc.estimate`."""
+        from hqc.backends.estimate.artifact import estimate_artifact
+
+        return estimate_artifact(self, target, clock_ns, flat=flat, timeout=timeout, watch=watch)
+
+    def stored_inputs(self) -> dict[str, arrays.Floats]:
+        """The inputs of the stored vectors.
+
+        Raises:
+            HqcError: HQC005, they are missing or damaged.
+        """
+        return arrays.check_inputs(self._vectors("inputs"), self.inputs)
+
+    def fresh_inputs(
         self, samples: int | Array | Mapping[str, Array], seed: int
     ) -> dict[str, arrays.Floats]:
+        """As many generated samples, or the given ones, checked; none for 0."""
         if isinstance(samples, int):
             if samples < 0:
                 raise usage(f"{samples} samples: a number from 0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +17,13 @@ from hqc.events import Event, Watch
 from hqc.fast import NodeCertificate
 from hqc.ir import Array
 from hqc.loading import Source
-from hqc.manifest import Manifest, dump, versions
+from hqc.manifest import Manifest, versions
 from hqc.options import CompileOptions
 from hqc.partition import Partition, Port
 from hqc.pipeline import PassEvent, Record
 from hqc.report import Verdict
-
-REPORT = "report.json"
+from hqc.report_file import read_report, write_report_file
+from hqc.report_page import write_page
 
 
 def write_graph(directory: Path, model: Model) -> str:
@@ -55,9 +54,23 @@ def write_states(directory: Path, states: Sequence[tuple[str, bytes]]) -> None:
 
 
 def write_report(
-    directory: Path, records: Sequence[Record], emission: Emission, verdict: Verdict
+    directory: Path,
+    records: Sequence[Record],
+    emission: Emission,
+    verdict: Verdict,
+    figures: Mapping[str, Mapping[str, Any]],
+    training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `report.json`: passes, hardware layers, verdict. It holds no times of this machine."""
+    """Write `report.json`: passes, hardware layers, verdict. It holds no times of this machine.
+
+    Args:
+        directory: that is being filled.
+        records: of the passes.
+        emission: of the backend.
+        verdict: of the compile.
+        figures: what is known of layers, by name: see `hqc.backends.figures`.
+        training: how the model came about, where `hqc quantize` made it.
+    """
     passes = [
         {
             "pass": r.step,
@@ -70,21 +83,40 @@ def write_report(
     ]
     document = {
         "passes": passes,
-        "layers": [layer.describe() for layer in emission.layers],
+        "layers": [
+            {**layer.describe(), **figures.get(layer.name, {})} for layer in emission.layers
+        ],
         "warnings": [warning.message for warning in emission.warnings],
         **({"project": dict(emission.report)} if emission.report else {}),
+        **({"training": dict(training)} if training else {}),
         "verdict": {**asdict(verdict), "text": verdict.text},
     }
-    (directory / REPORT).write_text(dump(document), encoding="utf-8")
+    write_report_file(directory, document)
+
+
+def training_record(model: object) -> dict[str, Any] | None:
+    """How a program came about, where `hqc quantize` made it: the part that readers ask for.
+
+    Raises:
+        HqcError: HQC002, the record in the file is damaged.
+    """
+    if not isinstance(model, str | Path) or Path(model).suffix not in (".pt", ".pt2"):
+        return None
+    from hqc.frontends.hawq.record import read_record
+
+    record = read_record(Path(model))
+    hidden = ("magic", "format", "settings")
+    return None if record is None else {k: v for k, v in record.items() if k not in hidden}
 
 
 def add_to_report(directory: Path, key: str, found: Mapping[str, Any]) -> None:
-    """Add what the vendor's tool reported."""
-    path = directory / REPORT
-    document = json.loads(path.read_text(encoding="utf-8"))
-    fresh = path.with_suffix(".new")
-    fresh.write_text(dump({**document, key: found}), encoding="utf-8")
-    fresh.replace(path)
+    """Add what a tool reported of a compiled directory, and write its page anew.
+
+    Raises:
+        HqcError: HQC006, `report.json` is missing or damaged; HQC007, it cannot be written.
+    """
+    write_report_file(directory, {**read_report(directory), key: dict(found)})
+    write_page(directory)
 
 
 class Tracer:

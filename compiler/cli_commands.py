@@ -1,20 +1,19 @@
-"""The commands that make and use compiled directories: compile, run, check, build."""
+"""The commands that make and use compiled directories: compile, run, build."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hqc import arrays
-from hqc.artifact import Artifact, CheckResult
+from hqc.artifact import Artifact
 from hqc.cli_console import Console
 from hqc.cli_opt import registry_of
 from hqc.cli_result import Result, table
 from hqc.driver import compile as compile_model
 from hqc.events import stage
 from hqc.options import parse_check, parse_input_types, usage
+from hqc.report_file import read_report
 from hqc.settings import parse_backend_options
 
 #: Values of a tool's report that are printed; the document and report.json have all.
@@ -54,8 +53,15 @@ def compile_command(options: Namespace, console: Console) -> Result:
     console.line(console.style(verdict.text, style))
     if verdict.float_text:
         console.line(verdict.float_text)
+    report = read_report(artifact.path)
+    if claim := report.get("proof", {}).get("claim"):
+        console.line(claim)
+    if measured := report.get("project", {}).get("measured"):
+        console.line(measured.get("text", ""))
     console.line(f"{artifact.path}: project for {artifact.manifest.backend} in project/")
     document = {"directory": str(artifact.path), "manifest": artifact.manifest.to_json()}
+    if measured:
+        document["measured"] = measured
     return Result(document={**document, "verdict": verdict.text})
 
 
@@ -73,24 +79,6 @@ def run_command(options: Namespace, console: Console) -> Result:
     return Result(document={"output": str(output), "engine": options.engine, "shapes": shapes})
 
 
-def check_command(options: Namespace, console: Console) -> Result:
-    """`hqc check`."""
-    artifact = Artifact.open(options.directory)
-    samples: int | dict[str, Any]
-    if options.samples.isdecimal():
-        samples = int(options.samples)
-    elif Path(options.samples).suffix in (".npy", ".npz"):
-        samples = arrays.read_arrays(Path(options.samples), artifact.inputs)
-    else:
-        raise usage(f"--samples {options.samples}: a number, or a .npy or .npz file")
-    found = artifact.check(samples, options.seed)
-    document = _check_document(found)
-    if error := found.error():
-        return Result(document=document, exit=error.exit, diagnostics=error.diagnostics)
-    console.line(console.style(f"bit-exact on {found.samples} samples, all outputs", "ok"))
-    return Result(document=document)
-
-
 def build_command(options: Namespace, console: Console) -> Result:
     """`hqc build`."""
     if options.timeout <= 0:
@@ -100,14 +88,3 @@ def build_command(options: Namespace, console: Console) -> Result:
         found = artifact.build(options.timeout)
     rows = [(key, str(value)) for key, value in found.items() if isinstance(value, _PLAIN)]
     return Result(table(rows), {"directory": str(artifact.path), "build": found})
-
-
-def _check_document(found: CheckResult) -> dict[str, Any]:
-    return {
-        "exact": found.exact,
-        "samples": found.samples,
-        "first": found.first,
-        "vectors": asdict(found.vectors),
-        "fresh": asdict(found.fresh) if found.fresh else None,
-        "stored": found.stored,
-    }

@@ -151,5 +151,9 @@ def explain_command(options: Namespace, console: Console) -> Result:
         return Result(table(list(CODES.items())), dict(CODES))
     code = options.code.upper()
     if code not in CODES:
-        raise usage(f"no diagnostic is called {code}", *closest(code, CODES))
-    return Result(f"{code}: {CODES[code]}", {code: CODES[code]})
+        digits = code.replace("O", "0").replace("I", "1")  # as they are read off a screen
+        raise usage(f"no diagnostic is called {code}", *closest(digits, CODES))
+    from hqc.explanations import explained
+
+    found = explained(code)
+    return Result(str(found), {code: dataclasses.asdict(found)})

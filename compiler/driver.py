@@ -19,18 +19,20 @@ from onnx_ir import Model
 from hqc import arrays, assemble, exactness, manifest, pipeline, settings, staging
 from hqc.artifact import Artifact, backend_named, generate, not_exact
 from hqc.backends.base import Backend, BackendOptions, Emission
+from hqc.backends.figures import figures
 from hqc.diagnostics import Exit, HqcError
 from hqc.equiv import OracleComparison, against_oracle, compare
 from hqc.events import Watch, ignore, stage
 from hqc.exactness import ExactCore
 from hqc.execute import Reference
-from hqc.guard import emulate, guarded
+from hqc.guard import emulate, guarded, measured_by, proven_by
 from hqc.ir import Array, boundaries
 from hqc.loading import Loaded, normalise, read
 from hqc.options import CompileOptions, identifier
 from hqc.partition import Partition, partition
 from hqc.registry import Registry
 from hqc.report import Verdict, not_checked
+from hqc.report_page import write_page
 from hqc.text import Repeat, Step, parse_pipeline, print_pipeline
 from hqc.types import FixedType
 
@@ -236,15 +238,21 @@ def compile(
         settings=target.complete(
             BackendOptions(project=identifier(loaded.source.name), **hardware)
         ),
+        training=assemble.training_record(model),
         watch=watch,
     )
     job.reject()
     inputs = job.inputs(given)
     with staging.replacing(directory, manifest.objection) as fresh:
         emission = job.emit(fresh, inputs)
-        verdict = job.verdict(fresh, inputs)
+        proof = job.prove(fresh)
+        verdict, measured = job.verdict(fresh, inputs)
+        if measured:
+            emission = replace(emission, report={**emission.report, "measured": measured})
         assemble.write_states(fresh, tracer.states)
         job.describe(fresh, print_pipeline(steps), result.records, emission, verdict)
+        if proof:
+            assemble.add_to_report(fresh, "proof", proof)
     artifact = Artifact(directory, manifest.read(directory), known)
     if chosen.build:
         with stage("build", watch):
@@ -274,6 +282,7 @@ class _Job:
     backend: Backend
     options: CompileOptions
     settings: BackendOptions
+    training: Mapping[str, Any] | None
     watch: Watch
 
     def reject(self) -> None:
@@ -305,20 +314,36 @@ class _Job:
             note.remarks += [warning.message for warning in emission.warnings]
         return emission
 
-    def verdict(self, fresh: Path, inputs: Mapping[str, arrays.Floats]) -> Verdict:
-        """Compile and run the emulation, and compare; raise HQC403 if any code differs."""
+    def prove(self, fresh: Path) -> dict[str, Any]:
+        """What the backend proves of what it wrote; raises where that is not the model."""
+        if not hasattr(self.backend, "prove"):
+            return {}
+        with stage("prove what was written", self.watch) as note:
+            found = proven_by(self.backend, self.model, self.cut, fresh / "project")
+            note.detail = str(found.get("claim", ""))
+        return found
+
+    def verdict(
+        self, fresh: Path, inputs: Mapping[str, arrays.Floats]
+    ) -> tuple[Verdict, dict[str, Any]]:
+        """Compile and run the emulation, and compare; raise HQC403 if any code differs.
+
+        Returns:
+            The verdict, and what the emulation measured beside codes.
+        """
         proven = exactness.overflow_free(self.cut)
         if self.options.check is None:
-            return not_checked(proven)
+            return not_checked(proven), {}
         with stage("compile the emulation", self.watch):
             emulator = emulate(self.backend, fresh / "project", self.cut)
         with stage("compare with the exact executor", self.watch) as note:
             codes = exactness.compare_runs(self.cut, inputs, emulator.run, self.exact)
             note.detail = f"{codes.total} output codes of {codes.samples} samples"
+        measured = measured_by(emulator)
         if codes.first is not None:
             raise not_exact(codes.first, codes.mismatches, codes.total)
         oracle = self._against_source({name: x[:STORED] for name, x in inputs.items()})
-        return Verdict(
+        verdict = Verdict(
             checked=True,
             exact=True,
             samples=codes.samples,
@@ -330,6 +355,7 @@ class _Job:
             float_ties=oracle.ties,
             float_rounding=oracle.rounding,
         )
+        return verdict, measured
 
     def _against_source(self, few: Mapping[str, arrays.Floats]) -> OracleComparison:
         """Compare the integer graph with the imported one: exactly, and in its own float32."""
@@ -350,8 +376,8 @@ class _Job:
     def describe(
         self, fresh: Path, passes: str, records: Any, emission: Emission, verdict: Verdict
     ) -> None:
-        """Write the integer graph, the report and the manifest."""
-        assemble.write_report(fresh, records, emission, verdict)
+        """Write the integer graph, the report, the manifest and the page."""
+        assemble.write_report(fresh, records, emission, verdict, self.figures(), self.training)
         outcome = assemble.Outcome(
             graph_sha256=assemble.write_graph(fresh, self.model),
             pipeline=passes,
@@ -359,6 +385,14 @@ class _Job:
             verdict=verdict,
         )
         hardware = settings.describe(self.backend, self.settings)
-        assemble.manifest_of(self.loaded.source, self.cut, self.options, hardware, outcome).write(
-            fresh
-        )
+        source = self.loaded.source
+        found = assemble.manifest_of(source, self.cut, self.options, hardware, outcome)
+        found.write(fresh)
+        write_page(fresh, found)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """What is known of the layers; nothing where a plug-in reads operators of its own."""
+        try:
+            return figures(self.model, self.cut)
+        except HqcError:
+            return {}
