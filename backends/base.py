@@ -117,7 +117,11 @@ class Emission:
 
 
 class Emulator(Protocol):
-    """The project as it was written, made to run on this machine."""
+    """The project as it was written, made to run on this machine.
+
+    One that measures something beside codes, such as cycles, has an attribute `measured`: plain
+    data for the report once it has run, in which `text` is one line for people.
+    """
 
     def run(self, codes: Batch) -> dict[str, Codes]:
         """Codes of each output port for codes of each input port, one call for the whole batch."""
@@ -128,6 +132,10 @@ class Backend(Protocol):
 
     Other packages register a class that makes one without arguments, under the entry point group
     `hqc.backends`. A class that names this one as its base has what is given here as defaults.
+
+    One that can prove something of a project as its files are now has a further method,
+    `prove(model, partition, directory)`: plain data for the report, in which `claim` is one line
+    for people; it raises where the project is not what was proven of the model.
     """
 
     @property

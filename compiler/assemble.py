@@ -19,11 +19,11 @@ from hqc.ir import Array
 from hqc.loading import Source
 from hqc.manifest import Manifest, versions
 from hqc.options import CompileOptions
+from hqc.page.page import write_page
 from hqc.partition import Partition, Port
 from hqc.pipeline import PassEvent, Record
 from hqc.report import Verdict
 from hqc.report_file import read_report, write_report_file
-from hqc.report_page import write_page
 
 
 def write_graph(directory: Path, model: Model) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,7 @@ def check_command(options: Namespace, console: Console) -> Result:
     except HqcError as error:
         wrong.append(error)
     if wrong:
-        faults = tuple(fault for error in wrong for fault in error.diagnostics)
-        return Result(document=document, exit=wrong[0].exit, diagnostics=faults)
+        return _failed(document, wrong)
     console.line(console.style(f"bit-exact on {found.samples} samples, all outputs", "ok"))
     if proof:
         console.line(str(proof.get("claim", "")))
@@ -40,6 +40,11 @@ def check_command(options: Namespace, console: Console) -> Result:
         document["measured"] = measured
         console.line(measured.get("text", ""))
     return Result(document=document)
+
+
+def _failed(document: dict[str, Any], wrong: Sequence[HqcError]) -> Result:
+    faults = tuple(fault for error in wrong for fault in error.diagnostics)
+    return Result(document=document, exit=wrong[0].exit, diagnostics=faults)
 
 
 def _prove(artifact: Artifact) -> dict[str, Any]:
@@ -53,8 +58,15 @@ def _several(
 ) -> Result:
     found = agree(options.directories, samples, options.seed, watch=console.watch)
     document = _agreement_document(found)
-    if error := found.error():
-        return Result(document=document, exit=error.exit, diagnostics=error.diagnostics)
+    wrong = [error] if (error := found.error()) else []
+    claims = {}
+    for directory in options.directories:
+        try:
+            claims[directory] = _prove(Artifact.open(directory)).get("claim")
+        except HqcError as error:
+            wrong.append(error)
+    if wrong:
+        return _failed(document, wrong)
     shared = found.pairs[0].found
     console.line()
     by_value = " (as exact values)" if any(p.compared == "values" for p in found.pairs) else ""
@@ -62,6 +74,9 @@ def _several(
     text = f"{len(found.directories)} directories agree on {shared.samples} samples, all outputs"
     console.line(console.style(f"{text}{by_value}", "ok"))
     console.line(f"each is bit-exact by itself ({backends})")
+    for directory, claim in claims.items():
+        if claim:
+            console.line(f"{directory}: {claim}")
     return Result(document=document)
 
 

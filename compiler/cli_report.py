@@ -9,7 +9,7 @@ from hqc.artifact import Artifact
 from hqc.cli_console import Console
 from hqc.cli_result import Result
 from hqc.diagnostics import Exit, reject
-from hqc.report_page import write_page
+from hqc.page.page import write_page
 
 
 def report_command(options: Namespace, console: Console) -> Result:

@@ -29,10 +29,10 @@ from hqc.guard import emulate, guarded, measured_by, proven_by
 from hqc.ir import Array, boundaries
 from hqc.loading import Loaded, normalise, read
 from hqc.options import CompileOptions, identifier
+from hqc.page.page import write_page
 from hqc.partition import Partition, partition
 from hqc.registry import Registry
 from hqc.report import Verdict, not_checked
-from hqc.report_page import write_page
 from hqc.text import Repeat, Step, parse_pipeline, print_pipeline
 from hqc.types import FixedType
 

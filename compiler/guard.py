@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx_ir import Model
 
 from hqc.backends.base import Backend, Batch, Emulator
 from hqc.diagnostics import HqcError, reject
@@ -19,7 +20,7 @@ from hqc.partition import Partition
 from hqc.types import Codes
 from hqc.user_code import place_of
 
-__all__ = ["emulate", "guarded"]
+__all__ = ["emulate", "guarded", "measured_by", "proven_by"]
 
 
 @contextmanager
@@ -56,6 +57,24 @@ def emulate(backend: Backend, directory: Path, cut: Partition) -> Emulator:
     return found if _ours(backend) else _Guarded(backend, cut, found)
 
 
+def measured_by(emulator: Emulator) -> dict[str, Any]:
+    """What an emulator measured beside codes; nothing for most of them."""
+    return dict(getattr(emulator, "measured", {}))
+
+
+def proven_by(backend: Backend, model: Model, cut: Partition, directory: Path) -> dict[str, Any]:
+    """What a backend proves of a project, from its files as they are now; nothing for most.
+
+    Raises:
+        HqcError: the project is not what the backend proves of the model; and as `emulate`.
+    """
+    prove = getattr(backend, "prove", None)
+    if prove is None:
+        return {}
+    with guarded(backend):
+        return dict(prove(model, cut, directory))
+
+
 @dataclass(frozen=True)
 class _Guarded:
     """An emulator of another package, whose results are looked at."""
@@ -72,6 +91,12 @@ class _Guarded:
             for port in self.cut.outputs:
                 _check(port.name, found[port.name], (samples, *port.shape))
         return {port.name: found[port.name] for port in self.cut.outputs}
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the emulator says that it measured."""
+        with guarded(self.backend):
+            return measured_by(self.emulator)
 
 
 def _check(name: str, codes: Any, shape: tuple[int, ...]) -> None:

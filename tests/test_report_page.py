@@ -17,11 +17,11 @@ from small_model import Run, content, small_model
 from hqc import assemble, cli, manifest
 from hqc.artifact import Artifact
 from hqc.diagnostics import Exit
-from hqc.report_command import compile_arguments, reproduction
+from hqc.page.command import compile_arguments, reproduction
+from hqc.page.layers import layers_of
+from hqc.page.page import render
+from hqc.page.view import view_of
 from hqc.report_file import read_report
-from hqc.report_layers import layers_of
-from hqc.report_page import render
-from hqc.report_view import view_of
 
 HOSTILE = "<script>alert(1)</script>\"'{{7*7}}&amp;"
 #: Elements that end where they begin.

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from hqc.backends.figures import _work, spare_bits
 from hqc.backends.layers import Constant, Conv, Dense, Sliding
-from hqc.report_layers import layers_of
-from hqc.report_numbers import amount
-from hqc.report_timing import timing_of
-from hqc.report_training import HEIGHT, LEFT, TOP, WIDTH, chart, training_of
+from hqc.page.layers import layers_of
+from hqc.page.numbers import amount
+from hqc.page.timing import timing_of
+from hqc.page.training import HEIGHT, LEFT, TOP, WIDTH, chart, training_of
 from hqc.types import FixedType, Overflow, Range, Rounding
 
 ENTERING = FixedType(False, 6, 6)

@@ -1,11 +1,11 @@
 """Random quantised graphs through every executor and pass: find where anything disagrees.
 
     python tools/fuzz.py --graphs 500 --seed 7
-    python tools/fuzz.py --graphs 60 --emulate vitis,catapult
+    python tools/fuzz.py --graphs 60 --emulate vitis,catapult,rtl
 
 Each graph is run by qonnx as it came, by the exact reference on every state of the pipeline, by
 qonnx on those states, and by the fast executor; all must agree bit for bit, float32 differing only
-on samples that it provably cannot decide. With --emulate, the compiled C++ of the backends must
+on samples that it provably cannot decide. With --emulate, the C++ or Verilog of the backends must
 agree, too. A failure is shrunk and written as text, ready for tests/regressions/.
 
 Exit status: 0 if nothing failed, 3 if something did, 2 for wrong usage.
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the run; graph n has seed S*10^6+n")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after that long")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes (default 1)")
-    parser.add_argument("--emulate", default="", help="backends, as in vitis,catapult")
+    parser.add_argument("--emulate", default="", help="backends, as in vitis,catapult,rtl")
     parser.add_argument("--io", default="io_parallel", help="io_parallel or io_stream")
     parser.add_argument("--batch", type=int, default=24, help="graphs of one compilation")
     parser.add_argument("--no-shrink", action="store_true", help="write failures as they are")

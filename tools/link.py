@@ -14,6 +14,7 @@ def main() -> None:
     for file in sorted((root / "compiler").iterdir()):
         if file.suffix in {".py", ".typed"}:
             (package / file.name).symlink_to(file)
+    (package / "page").symlink_to(root / "compiler" / "page", target_is_directory=True)
     for folder in ("passes", "frontends"):
         (package / folder).symlink_to(root / folder, target_is_directory=True)
     integrations = root / "backends" / "integrations"

@@ -46,10 +46,11 @@ class Block:
         sources: names of the ports and blocks it reads.
         circuit: the logic of one instance.
         index: (instances, inputs of the circuit): which element of the sources, one behind the
-            other, each input is; -1 is the constant `fill`.
+            other and `constants` last, each input is; -1 is the constant `fill`.
         fill: a code of the source's type.
         type: of each element of the result; the circuit's results are codes of it, and lie
             within it.
+        constants: numbers that stand behind the elements of the sources; each of them is read.
         types: (role, type) pairs for the report, as in `EmittedLayer`.
         where: the node it comes from.
     """
@@ -63,6 +64,7 @@ class Block:
     fill: int = 0
     types: tuple[tuple[str, FixedType], ...] = ()
     where: Location = field(default_factory=Location)
+    constants: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -105,7 +107,9 @@ def run(design: Design, inputs: Mapping[str, Codes]) -> dict[str, Codes]:
     known = {port.name: inputs[port.name].reshape(-1, port.size) for port in design.inputs}
     for block in design.blocks:
         given = np.concatenate([known[name] for name in block.sources], axis=1)
-        filled = np.concatenate([given, np.full((len(given), 1), block.fill, np.int64)], axis=1)
+        numbers = np.array([*block.constants, block.fill], np.int64)
+        more = np.broadcast_to(numbers, (len(given), len(numbers)))
+        filled = np.concatenate([given, more], axis=1)
         cases = filled[:, block.index].reshape(-1, block.index.shape[1])
         wires = evaluate(block.circuit, cases)[:, list(block.circuit.outputs)]
         known[block.name] = wires.reshape(len(given), -1)

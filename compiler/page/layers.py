@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hqc.ir import parse_type
-from hqc.report_numbers import amount
+from hqc.page.numbers import amount
 
 __all__ = ["Column", "Estimate", "Layers", "Row", "layers_of"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hqc.manifest import Manifest
-from hqc.report_command import Reproduction, reproduction
-from hqc.report_layers import Layers, layers_of
-from hqc.report_timing import Timing, timing_of
-from hqc.report_training import Training, training_of
+from hqc.page.command import Reproduction, reproduction
+from hqc.page.layers import Layers, layers_of
+from hqc.page.timing import Timing, timing_of
+from hqc.page.training import Training, training_of
 
 __all__ = ["Claim", "Pass", "View", "view_of"]
 
@@ -69,7 +69,7 @@ class View:
         proven, tested, open: what is known and how, and what is not known.
         inputs, outputs, host: of the manifest.
         layers, timing, training: see their modules; None where nothing is known.
-        estimates: flows of `hqc estimate`: see `hqc.report_layers`.
+        estimates: flows of `hqc estimate`: see `hqc.page.layers`.
         passes, warnings: of the compile.
         extra: what else the report holds, by its key.
         reproduction: how to make it again.

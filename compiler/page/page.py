@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqc import __version__, manifest, report_training
+from hqc import __version__, manifest
 from hqc.arrays import cannot_write
 from hqc.manifest import Manifest
+from hqc.page import training
+from hqc.page.numbers import amount
+from hqc.page.timing import CROSSING_NS
+from hqc.page.view import View, view_of
 from hqc.report_file import damaged, read_report
-from hqc.report_numbers import amount
-from hqc.report_timing import CROSSING_NS
-from hqc.report_view import View, view_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "render", "write_page"]
 
 PAGE = "report.html"
-_TEMPLATES = Path(__file__).with_name("templates") / "report"
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_page(directory: Path, found: Manifest | None = None) -> Path:
@@ -60,7 +61,7 @@ def write_page(directory: Path, found: Manifest | None = None) -> Path:
 def render(view: View) -> str:
     """The page as text."""
     return _template().render(
-        view=view, version=__version__, amount=amount, chart=report_training, crossing=CROSSING_NS
+        view=view, version=__version__, amount=amount, chart=training, crossing=CROSSING_NS
     )
 
 

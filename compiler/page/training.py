@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqc.report_numbers import amount
+from hqc.page.numbers import amount
 
 __all__ = ["Chart", "Curve", "Training", "training_of"]
 

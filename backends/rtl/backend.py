@@ -1,0 +1,278 @@
+"""The RTL backend: pipelined Verilog of our own, simulated cycle by cycle."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onnx_ir import Model
+
+from hqc.backends.base import (
+    Backend,
+    BackendOptions,
+    Batch,
+    Capabilities,
+    Emission,
+    EmittedLayer,
+)
+from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
+from hqc.backends.network import OPERATORS, read_network
+from hqc.backends.rtl.circuit import Circuit, Input
+from hqc.backends.rtl.design import Block, Design
+from hqc.backends.rtl.emission.names import KEYWORDS
+from hqc.backends.rtl.emission.project import RtlProject, write
+from hqc.backends.rtl.emission.reuse import copies_of, steps_of
+from hqc.backends.rtl.emission.shared import share
+from hqc.backends.rtl.lowering.lower import lower
+from hqc.backends.rtl.options import RtlOptions
+from hqc.backends.rtl.proof.certify import certify
+from hqc.backends.rtl.simulation.simulate import RtlEmulator, emulator
+from hqc.backends.rtl.simulation.wrapper import read_interface
+from hqc.diagnostics import Diagnostic, HqcError
+from hqc.partition import Partition
+from hqc.types import INT64_BITS
+
+__all__ = ["Rtl"]
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+#: The proof of a design whose logic serves several positions, one after the other.
+_UNPROVEN: dict[str, Any] = {
+    "claim": "logic that is shared between cycles is simulated, not proven",
+    "complete": False,
+    "proven": [],
+    "tested": ["what the Verilog computes, and that it goes through all positions"],
+}
+#: Operations in logic beyond which simulation and synthesis take minutes, and hours.
+_SLOW, _TOO_MANY = 60_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Rtl(Backend):
+    """Verilog of adders, shifts and tables, one pipeline from the inputs to the outputs."""
+
+    name: ClassVar[str] = "rtl"
+    summary: ClassVar[str] = "FPGAs and ASICs, pipelined Verilog without HLS"
+    own_options: ClassVar[type[Any] | None] = RtlOptions
+
+    def capabilities(self) -> Capabilities:
+        """Every layer and mode, with all elements of a port at once."""
+        return Capabilities(
+            operators=OPERATORS,
+            roundings=ROUNDINGS,
+            overflows=OVERFLOWS,
+            io=("io_parallel",),
+            options=("clock_ns", "reuse_factor"),
+            port_bits=INT64_BITS,
+            constant_bits=CONSTANT_BITS,
+        )
+
+    def complete(self, options: BackendOptions) -> BackendOptions:
+        """A project name that Verilog keeps for itself gets the suffix `_top`."""
+        taken = options.project in KEYWORDS
+        return replace(options, project=options.project + "_top") if taken else options
+
+    def check(
+        self, model: Model, partition: Partition, options: BackendOptions
+    ) -> list[Diagnostic]:
+        """What has no logic, ports that are too wide, and designs that are too large."""
+        found = [*_options(options), *_ports(partition)]
+        try:
+            design = _design(read_network(model, partition), options)
+        except HqcError as error:
+            return [*found, *error.diagnostics]
+        return [*found, *_too_many(_Sizes.of(design, options))]
+
+    def emit(
+        self,
+        model: Model,
+        partition: Partition,
+        options: BackendOptions,
+        directory: Path,
+        vectors: tuple[Batch, Batch] | None = None,
+    ) -> Emission:
+        """Write a complete project into `directory`.
+
+        Args:
+            model, partition: an integer model and its partition.
+            options: of the hardware.
+            directory: made if missing; files of the same names are overwritten.
+            vectors: input and expected output codes of the test benches, by port name.
+
+        Raises:
+            HqcError: HQC401, HQC421, what `check` finds; HQC404, da4ml is missing.
+        """
+        chosen = self.complete(options)
+        if found := [*_options(chosen), *_ports(partition)]:
+            raise HqcError(found)
+        design = _design(read_network(model, partition), chosen)
+        sizes = _Sizes.of(design, chosen)
+        if found := _too_many(sizes):
+            raise HqcError(found)
+        project = write(design, partition, chosen, directory, vectors)
+        return Emission(
+            self.name,
+            directory,
+            project.files,
+            _layers(design),
+            _warnings(sizes, chosen, project),
+            _report(sizes, project),
+        )
+
+    def emulator(self, directory: Path, partition: Partition) -> RtlEmulator:
+        """The Verilog of an emitted project, simulated."""
+        return emulator(directory, partition)
+
+    def prove(self, model: Model, partition: Partition, directory: Path) -> dict[str, Any]:
+        """What is proven of the Verilog in `rtl/`, for all inputs, from its text as it is now.
+
+        Designs that take several cycles per sample are not read back: nothing of them is proven.
+
+        Raises:
+            HqcError: HQC424, it computes something else; HQC425, it is not in the form hqc writes.
+        """
+        if read_interface(directory, partition).ii > 1:
+            return _UNPROVEN
+        return certify(read_network(model, partition), partition, directory).describe()
+
+
+def _design(network: Network, options: BackendOptions) -> Design:
+    """Lowered, with multipliers shared as the reuse factor allows."""
+    return share(lower(network), network, options.reuse_factor)
+
+
+# --- objections -----------------------------------------------------------------------------
+
+
+def _options(options: BackendOptions) -> list[Diagnostic]:
+    found = []
+    if not _IDENTIFIER.fullmatch(options.project):
+        message = f"project name {options.project!r} is not a Verilog identifier"
+        found.append(Diagnostic("HQC401", message, helps=("use letters and digits",)))
+    if options.io != "io_parallel":
+        message = f"rtl has no io {options.io!r}"
+        helps = ("its interface has all elements of a port at once: io_parallel",)
+        found.append(Diagnostic("HQC401", message, helps=helps))
+    if not (options.clock_ns > 0 and options.reuse_factor >= 1):
+        message = "the clock period and the reuse factor must be positive"
+        found.append(Diagnostic("HQC401", message))
+    return found
+
+
+def _ports(partition: Partition) -> list[Diagnostic]:
+    return [
+        Diagnostic("HQC401", f"port {port.name} has {port.type.width} bits, at most {INT64_BITS}")
+        for port in (*partition.inputs, *partition.outputs)
+        if port.type.width > INT64_BITS
+    ]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Operations that stand in hardware, by block: of one copy, times the copies."""
+
+    blocks: dict[Block, int]
+
+    @classmethod
+    def of(cls, design: Design, options: BackendOptions) -> _Sizes:
+        steps = steps_of(design, options.reuse_factor)
+        return cls({b: copies_of(b, steps) * _operations(b.circuit) for b in design.blocks})
+
+    @property
+    def total(self) -> int:
+        return sum(self.blocks.values())
+
+    @property
+    def largest(self) -> Block:
+        return max(self.blocks, key=lambda block: self.blocks[block])
+
+
+def _operations(circuit: Circuit) -> int:
+    return len(circuit.ops) - len(circuit.inputs)
+
+
+def _too_many(sizes: _Sizes) -> list[Diagnostic]:
+    if sizes.total <= _TOO_MANY:
+        return []
+    block = sizes.largest
+    return [
+        Diagnostic(
+            "HQC401",
+            f"{sizes.total} operations in logic of their own, at most {_TOO_MANY}; "
+            f"{block.name} has {sizes.blocks[block]} of them",
+            block.where,
+            notes=("every operation of every position of a convolution stands in hardware",),
+            helps=("share them between positions: --reuse-factor R", "or make the layers smaller"),
+        )
+    ]
+
+
+def _warnings(
+    sizes: _Sizes, options: BackendOptions, project: RtlProject
+) -> tuple[Diagnostic, ...]:
+    found = []
+    if sizes.total > _SLOW:
+        block = sizes.largest
+        message = f"{sizes.total} operations: simulation and synthesis are slow to build"
+        notes = (f"{block.name} has {sizes.blocks[block]} of them",)
+        helps = ("share them between positions: --reuse-factor R",)
+        found.append(Diagnostic("HQC406", message, block.where, notes, helps, severity="warning"))
+    if options.reuse_factor > 1 and project.record["ii"] == 1:
+        message = f"nothing is smaller with reuse factor {options.reuse_factor}: all is unrolled"
+        found.append(Diagnostic("HQC406", message, severity="warning"))
+    return tuple(found)
+
+
+# --- what was written -----------------------------------------------------------------------
+
+
+def _layers(design: Design) -> tuple[EmittedLayer, ...]:
+    ports = (
+        EmittedLayer(port.name, "input", port.where.node or port.name, (("result", port.type),))
+        for port in design.inputs
+    )
+    blocks = (
+        EmittedLayer(block.name, block.kind, block.where.node or block.name, _types(block))
+        for block in design.blocks
+    )
+    return (*ports, *blocks)
+
+
+def _types(block: Block) -> tuple[tuple[str, Any], ...]:
+    named = dict(block.types)
+    return block.types if "result" in named else (*block.types, ("result", block.type))
+
+
+def _report(sizes: _Sizes, project: RtlProject) -> dict[str, Any]:
+    """Figures of the project, for `report.json`; times by the backend's own delay model."""
+    record = project.record
+    blocks = {found["name"]: found for found in record["blocks"]}
+    operations: Counter[str] = Counter()
+    for block in sizes.blocks:
+        for op in block.circuit.ops:
+            operations[type(op).__name__] += blocks[block.name]["copies"]
+    operations.pop(Input.__name__, None)
+    return {
+        "latency": record["latency"],
+        "latency_ns": round(record["latency"] * record["clock_ns"], 6),
+        "ii": record["ii"],
+        "clock_ns": record["clock_ns"],
+        "interface": record["interface"],
+        "estimated_path_ns": round(record["longest_ns"], 3),
+        "registers": record["registers_between"] + sum(b["registers"] for b in blocks.values()),
+        "operations": dict(sorted(operations.items())),
+        "blocks": [
+            {
+                "name": found["name"],
+                "stages": f"{found['first_stage']} to {found['last_stage']}",
+                "instances": found["instances"],
+                "copies": found["copies"],
+                "cycles": found["steps"],
+                "registers": found["registers"],
+                "operations": count,
+            }
+            for found, count in ((blocks[b.name], n) for b, n in sizes.blocks.items())
+        ],
+    }

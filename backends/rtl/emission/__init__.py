@@ -1,0 +1,1 @@
+"""From circuits to a Verilog project: stages, modules, the top, test benches."""

@@ -1,0 +1,1 @@
+"""From hardware layers to circuits: products by constants as adders, requantisers, windows."""

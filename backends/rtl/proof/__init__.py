@@ -1,0 +1,1 @@
+"""What emitted logic computes, proven for all inputs."""

@@ -1,0 +1,167 @@
+"""The logic in front of one wire, and what it computes for every value of one variable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hqc.backends.rtl.circuit import (
+    Circuit,
+    Clamp,
+    Constant,
+    Input,
+    Lookup,
+    Op,
+    Select,
+    Wire,
+    evaluate,
+    operands,
+    rewire,
+)
+from hqc.types import INT64_BITS, Codes, Range
+
+__all__ = ["CHUNK", "Cone", "Sweep", "cone_of", "fits", "open_circuit", "settled", "sweep"]
+
+#: Cases that are computed at once: the wires of a cone then stay in the processor's cache.
+CHUNK = 1 << 14
+
+
+@dataclass(frozen=True, eq=False)
+class Cone:
+    """The operations between some wires, the leaves, and one wire.
+
+    Attributes:
+        ops: leaf i is `Input(i)`; the last is the wire. No operand of a `Lookup` leaves its table
+            here: a `Clamp` stands in front of it.
+        wires: of the whole circuit, by number here; -1 for what the circuit does not have.
+        leaves: of the whole circuit.
+    """
+
+    ops: tuple[Op, ...]
+    wires: tuple[Wire, ...]
+    leaves: tuple[Wire, ...]
+
+
+def cone_of(circuit: Circuit, output: Wire, leaves: Callable[[Wire], bool]) -> Cone:
+    """The cone of a wire; constants are part of it, inputs that are no leaves too."""
+    found: set[Wire] = set()
+    todo = [output]
+    while todo:
+        wire = todo.pop()
+        if wire not in found:
+            found.add(wire)
+            if not _is_leaf(circuit, wire, leaves):
+                todo.extend(operands(circuit.ops[wire]))
+    order = sorted(found)
+    ends = [wire for wire in order if _is_leaf(circuit, wire, leaves)]
+    place = [-1] * (output + 1)
+    for number, wire in enumerate(ends):
+        place[wire] = number
+    ops: list[Op] = [Input(number) for number in range(len(ends))]
+    wires = list(ends)
+    for wire in order:
+        if place[wire] >= 0:
+            continue
+        op = rewire(circuit.ops[wire], place)
+        if isinstance(op, Lookup):  # guarded: what is outside the table is found by `sweep`
+            ops.append(Clamp(op.x, op.first, op.first + len(op.table) - 1))
+            wires.append(-1)
+            op = Lookup(len(ops) - 1, op.first, op.table)
+        ops.append(op)
+        wires.append(wire)
+        place[wire] = len(ops) - 1
+    return Cone(tuple(ops), tuple(wires), tuple(ends))
+
+
+def _is_leaf(circuit: Circuit, wire: Wire, leaves: Callable[[Wire], bool]) -> bool:
+    return not isinstance(circuit.ops[wire], Constant) and leaves(wire)
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a cone did for all values of its variable.
+
+    Attributes:
+        cases: how many there were.
+        wrong: the first value for which the result was not the expected one, or None.
+        got, want: the results for it.
+        seen: what each operation of the cone was, by number in the cone.
+    """
+
+    cases: int
+    wrong: int | None
+    got: int
+    want: int
+    seen: tuple[Range, ...]
+
+
+def fits(cone: Cone, reach: Sequence[Range], leaves: Sequence[Range]) -> bool:
+    """Whether int64 holds every wire, whose intervals `reach` gives for the whole circuit."""
+    held = [reach[wire] for wire in cone.wires if wire >= 0]
+    return all(bounds.magnitude_bits <= INT64_BITS for bounds in (*held, *leaves))
+
+
+def open_circuit(cone: Cone) -> Circuit:
+    """The cone as a circuit whose wires may be anything that int64 holds."""
+    top = Range(-(1 << INT64_BITS) + 1, (1 << INT64_BITS) - 1)
+    return Circuit(cone.ops, (top,) * len(cone.ops), (len(cone.ops) - 1,))
+
+
+def sweep(
+    cone: Cone,
+    values: Sequence[Callable[[Codes], Codes]],
+    first: int,
+    last: int,
+    expected: Callable[[Codes], Codes],
+) -> Sweep:
+    """Compute a cone for every value of a variable.
+
+    Args:
+        cone: that int64 holds.
+        values: of each leaf, for values of the variable.
+        first, last: of the variable.
+        expected: the result, for values of the variable.
+    """
+    circuit = open_circuit(cone)
+    lows: Codes | None = None
+    highs: Codes | None = None
+    for start in range(first, last + 1, CHUNK):
+        variable = np.arange(start, min(start + CHUNK, last + 1))
+        leaves = [value(variable) for value in values] or [variable]
+        wires = evaluate(circuit, np.stack(leaves, axis=1))
+        want = expected(variable)
+        low, high = wires.min(axis=0), wires.max(axis=0)
+        lows = low if lows is None else np.minimum(lows, low)
+        highs = high if highs is None else np.maximum(highs, high)
+        different = np.flatnonzero(wires[:, -1] != want)
+        if different.size:
+            at = int(different[0])
+            seen = _seen(lows, highs)
+            got = int(wires[at, -1])
+            return Sweep(start - first + at + 1, start + at, got, int(want[at]), seen)
+    assert lows is not None
+    assert highs is not None
+    return Sweep(last - first + 1, None, 0, 0, _seen(lows, highs))
+
+
+def _seen(lows: Codes, highs: Codes) -> tuple[Range, ...]:
+    return tuple(Range(int(low), int(high)) for low, high in zip(lows, highs, strict=True))
+
+
+def settled(cone: Cone, seen: Sequence[Range], doubts: Collection[Wire]) -> set[Wire]:
+    """Which doubtful wires of a cone are defined for everything that was seen."""
+    found = set()
+    for wire, op in zip(cone.wires, cone.ops, strict=True):
+        if wire not in doubts:
+            continue
+        if isinstance(op, Lookup):
+            guard = cone.ops[op.x]
+            assert isinstance(guard, Clamp)
+            table = Range(op.first, op.first + len(op.table) - 1)
+            if table.contains(seen[guard.x]):
+                found.add(wire)
+        elif isinstance(op, Select) and Range(0, 1).contains(seen[op.bit]):
+            found.add(wire)
+    return found

@@ -1,0 +1,1 @@
+"""Emitted Verilog, read back as circuits."""

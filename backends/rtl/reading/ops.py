@@ -1,0 +1,307 @@
+"""From expressions back to operations.
+
+An operation is found if its exact integer result is, modulo 2**width, what the expression gives
+for every value of its operands. Whether the result fits the width is for the proof to show.
+Nothing is taken from comments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hqc.backends.rtl.circuit import (
+    Add,
+    AtLeast,
+    Clamp,
+    Constant,
+    Larger,
+    Lookup,
+    Op,
+    Product,
+    RoundShift,
+    Select,
+    Wire,
+    Wrap,
+)
+from hqc.backends.rtl.reading.gates import rounding_of, threshold_of
+from hqc.backends.rtl.reading.terms import (
+    Binary,
+    Call,
+    Cat,
+    Choice,
+    Malformed,
+    Not,
+    Number,
+    Repeat,
+    Signed,
+    Slice,
+    Term,
+    as_slice,
+)
+from hqc.backends.rtl.reading.text import Table
+
+__all__ = ["code_of", "operation"]
+
+#: Adds an operation that no line of the text has, and gives its wire.
+Emit = Callable[[Op], Wire]
+
+
+def code_of(value: int, width: int, signed: bool) -> int:
+    """Bits as a number."""
+    return value - (1 << width) if signed and value >> (width - 1) else value
+
+
+def operation(term: Term, signed: bool, emit: Emit) -> Op:
+    """The operation of an expression.
+
+    Args:
+        term: of the width of the wire it drives.
+        signed: whether that wire is.
+        emit: for operations that stand within the expression.
+
+    Raises:
+        Malformed: there is none.
+    """
+    width = term.width
+    if isinstance(term, Number):
+        return Constant(code_of(term.value, width, signed))
+    if (held := as_slice(term)) is not None:
+        return _slice(held, signed)
+    match term:
+        case Binary("plus" | "minus"):
+            found = _rounding(term)
+            return found or _sum(term, None, 0, emit)
+        case Binary("differ", width=1) if (found := _rounding(term)) is not None:
+            return found
+        case Binary("times", x, y):
+            return Product(_whole(_unsigned(x)), _whole(_unsigned(y)))
+        case Cat(parts, _):
+            return _shifted(parts, emit)
+        case Choice():
+            return _choice(term, signed, emit)
+        case Call(table, x, _):
+            return _lookup(table, x, signed)
+    if width == 1 and not signed and (found_ := threshold_of(term)) is not None:
+        return AtLeast(*found_)
+    if isinstance(term, Binary) and term.kind == "and_":
+        return _rectifier(term)
+    raise Malformed("an expression that hqc does not write")
+
+
+def _slice(held: Slice, signed: bool) -> Op:
+    if held.low:
+        return RoundShift(held.signal.wire, held.low)
+    return Wrap(held.signal.wire, held.width, signed)
+
+
+def _lowest(term: Term) -> Slice:
+    """A term as the low bits of a wire, extended."""
+    held = as_slice(term)
+    if held is None or held.low:
+        raise Malformed("an operand that is not the low bits of a wire")
+    return held
+
+
+def _whole(term: Term) -> Wire:
+    return _lowest(term).signal.wire
+
+
+# --- sums -------------------------------------------------------------------------------------
+
+
+def _shifted(parts: tuple[Term, ...], emit: Emit) -> Op:
+    """`{HIGH, low bits, zeros}`."""
+    zeros, low = 0, None
+    *rest, last = parts
+    if isinstance(last, Number) and last.value == 0:
+        zeros, parts = last.width, tuple(rest)
+    if isinstance(parts[0], Binary):
+        if len(parts) > 2:
+            raise Malformed("a sum with more than one part below it")
+        low = _lowest(parts[1]) if len(parts) == 2 else None
+        return _sum(parts[0], low, zeros, emit)
+    held = as_slice(parts[0] if len(parts) == 1 else Cat(parts, _width(parts)))
+    if held is not None and not held.low:
+        return RoundShift(held.signal.wire, -zeros)
+    for split in range(1, len(parts)):  # the higher operand may have a part for its sign
+        high = as_slice(_cat(parts[:split]))
+        below = as_slice(_cat(parts[split:]))
+        if high is not None and below is not None and not high.low and not below.low:
+            x = _only(below, emit)
+            return Add(high.signal.wire, x, zeros + below.width, zeros)
+    raise Malformed("a concatenation that hqc does not write")
+
+
+def _width(parts: tuple[Term, ...]) -> int:
+    return sum(part.width for part in parts)
+
+
+def _cat(parts: tuple[Term, ...]) -> Term:
+    return parts[0] if len(parts) == 1 else Cat(parts, _width(parts))
+
+
+def _only(held: Slice, emit: Emit) -> Wire:
+    """The wire of the value that some low bits are."""
+    x = held.signal
+    if not x.signed and x.width <= held.width:
+        return x.wire
+    return emit(Wrap(x.wire, held.width, False))
+
+
+def _sum(term: Term, low: Slice | None, zeros: int, emit: Emit) -> Op:
+    """A sum of bits above the low bits of one operand, above zeros."""
+    if not isinstance(term, Binary) or term.kind not in ("plus", "minus"):
+        raise Malformed("a part that is no sum")
+    minus = term.kind == "minus"
+    if low is not None and _is_above(term.x, low):
+        return Add(low.signal.wire, _whole(term.y), zeros, zeros + low.width, minus)
+    if low is not None and _is_above(term.y, low) and not minus:
+        return Add(_whole(term.x), low.signal.wire, zeros + low.width, zeros)
+    if low is not None:
+        raise Malformed("low bits of another operand than that of the sum")
+    (x, left), (y, right) = _term(term.x), _term(term.y)
+    if x.low or y.low:
+        raise Malformed("a sum without the low bits of an operand")
+    return Add(x.signal.wire, y.signal.wire, zeros + left, zeros + right, minus)
+
+
+def _is_above(term: Term, low: Slice) -> bool:
+    """Whether a term is the bits of a signal above some low bits."""
+    x, gap = low.signal, low.width
+    if isinstance(term, Number):
+        return term.value == 0 and not x.signed and gap >= x.width
+    held = as_slice(term)
+    beyond = held is not None and x.signed and held.low == x.width - 1 and gap >= held.low
+    return held is not None and held.signal == x and (held.low == gap or beyond)
+
+
+def _term(term: Term) -> tuple[Slice, int]:
+    """An operand of a sum and how far it is shifted."""
+    held = as_slice(term)
+    if held is not None:
+        return held, 0
+    if isinstance(term, Cat) and isinstance(term.parts[-1], Number) and not term.parts[-1].value:
+        return _lowest(_cat(term.parts[:-1])), term.parts[-1].width
+    raise Malformed("an operand of a sum that hqc does not write")
+
+
+def _rounding(term: Binary) -> Op | None:
+    """`floor + {zeros, bit}`, of one bit `floor ^ (bit)`; None if it is another sum."""
+    if term.kind == "minus":
+        return None
+    bit = term.y
+    if isinstance(bit, Cat):
+        first, *rest = bit.parts
+        zeros = isinstance(first, Number) and first.value == 0 and len(rest) == 1
+        if not zeros or rest[0].width != 1:
+            return None
+        bit = rest[0]
+    if bit.width != 1:
+        return None
+    floor = term.x if isinstance(term.x, Number) else as_slice(term.x)
+    found = rounding_of(floor, bit) if floor is not None else None
+    return None if found is None else RoundShift(*found)
+
+
+# --- choices ----------------------------------------------------------------------------------
+
+
+def _choice(term: Choice, signed: bool, emit: Emit) -> Op:
+    condition = term.condition
+    if isinstance(condition, Binary) and condition.kind == "at_least":
+        return _larger(condition, term)
+    if isinstance(condition, Slice) and condition.signal.width == 1:
+        if condition.signal.signed:
+            raise Malformed("a choice by a signed bit")
+        x, y = _whole(term.x), _whole(term.y)
+        return Select(condition.signal.wire, x, y)
+    found = _clamp(term, signed)
+    return found if found is not None else _select(term, signed, emit)
+
+
+def _clamp(term: Choice, signed: bool) -> Op | None:
+    """A saturation; None if its thresholds are not those of its bounds."""
+    hi, inner = None, term
+    wires = set()
+    if isinstance(term.x, Number):
+        hi = code_of(term.x.value, term.width, signed)
+        found = threshold_of(term.condition)
+        if found is None or found[1] not in (hi, hi + 1):
+            return None
+        wires.add(found[0])
+        if not isinstance(term.y, Choice):
+            wires.add(_whole(term.y))
+            return Clamp(found[0], None, hi) if len(wires) == 1 else None
+        inner = term.y
+    if not isinstance(inner.y, Number):
+        return None
+    lo = code_of(inner.y.value, term.width, signed)
+    found = threshold_of(inner.condition)
+    if found is None or found[1] not in (lo, lo + 1) or (hi is not None and lo > hi):
+        return None
+    wires |= {found[0], _whole(inner.x)}
+    return Clamp(found[0], lo, hi) if len(wires) == 1 else None
+
+
+def _select(term: Choice, signed: bool, emit: Emit) -> Op:
+    """A choice by a threshold, part by part."""
+    found = threshold_of(term.condition)
+    if found is None:
+        raise Malformed("a condition that hqc does not write")
+    sides = [_side(side, signed, emit) for side in (term.x, term.y)]
+    return Select(emit(AtLeast(*found)), *sides)
+
+
+def _side(term: Term, signed: bool, emit: Emit) -> Wire:
+    if isinstance(term, Number):
+        return emit(Constant(code_of(term.value, term.width, signed)))
+    if isinstance(term, Choice):
+        return emit(_select(term, signed, emit))
+    return _whole(term)
+
+
+def _rectifier(term: Binary) -> Op:
+    """`operand & {w{~sign}}`."""
+    mask = term.y.bit if isinstance(term.y, Repeat) else term.y
+    held = _lowest(term.x)
+    x = held.signal
+    if isinstance(mask, Not) and mask.width == 1:
+        sign = as_slice(mask.x)
+        if sign is not None and (sign.signal, sign.low) == (x, x.width - 1) and x.signed:
+            return Clamp(x.wire, 0, None)
+    raise Malformed("an expression that hqc does not write")
+
+
+def _larger(condition: Binary, term: Choice) -> Op:
+    """A maximum; the comparison must hold both operands as numbers of its kind."""
+    left, right = condition.x, condition.y
+    compared = [_lowest(_unsigned(side)).signal for side in (left, right)]
+    signed = all(isinstance(side, Signed) or _is_signed(side) for side in (left, right))
+    for x in compared:
+        bits = x.width + (signed and not x.signed)
+        if bits > left.width or (x.signed and not signed):
+            raise Malformed("a comparison of numbers that it does not hold")
+    chosen = [_whole(term.x), _whole(term.y)]
+    if chosen != [x.wire for x in compared]:
+        raise Malformed("a choice of other wires than those compared")
+    return Larger(chosen[0], chosen[1])
+
+
+def _is_signed(term: Term) -> bool:
+    return isinstance(term, Slice) and term.signed
+
+
+def _unsigned(term: Term) -> Term:
+    return term.x if isinstance(term, Signed) else term
+
+
+def _lookup(table: Table, x: Term, signed: bool) -> Op:
+    held = _lowest(x)
+    wire = held.signal
+    if wire.width != table.codes:
+        raise Malformed("a table of another width than the wire it is asked for")
+    values = tuple(code_of(value, table.width, signed) for value in table.values)
+    if not wire.signed:
+        return Lookup(wire.wire, 0, values)
+    half = 1 << (table.codes - 1)
+    return Lookup(wire.wire, -half, values[half:] + values[:half])

@@ -1,0 +1,1 @@
+"""Emitted Verilog, run under Verilator or Icarus."""
