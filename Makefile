@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint long clean
+.PHONY: help install demo docs test lint long clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'hqc needs Python 3.11 or newer; try: make PYTHON=python3.11'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,brevitas,plots,datasets,torchao,iree]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,brevitas,plots,datasets,torchao,iree,estimate,rtl]'
 	@touch $@
 
 demo: $(STAMP)  ## sensitivities, bit widths, training and both backends on a toy of LHC jets
@@ -29,6 +29,11 @@ demo: $(STAMP)  ## sensitivities, bit widths, training and both backends on a to
 	@echo
 	@echo 'Projects:  build/paper/vitis/project  build/paper/catapult/project'
 	@echo 'Try:       $(BIN)/hqc show build/paper/vitis'
+
+docs: $(STAMP)  ## the documentation site, in build/site
+	$(BIN)/python tools/link.py
+	$(BIN)/python tools/reference.py --check
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/python tools/link.py

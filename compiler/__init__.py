@@ -14,16 +14,29 @@ from typing import TYPE_CHECKING
 from hqc.diagnostics import HqcError
 
 if TYPE_CHECKING:
+    from hqc.agreement import agree
     from hqc.artifact import Artifact
+    from hqc.backends.estimate.artifact import estimate
     from hqc.driver import compile, load, run_passes
 
 __version__ = "0.1.0"
 
-__all__ = ["Artifact", "HqcError", "__version__", "compile", "load", "run_passes"]
+__all__ = [
+    "Artifact",
+    "HqcError",
+    "__version__",
+    "agree",
+    "compile",
+    "estimate",
+    "load",
+    "run_passes",
+]
 
 _HOMES = {
+    "agree": "hqc.agreement",
     "Artifact": "hqc.artifact",
     "compile": "hqc.driver",
+    "estimate": "hqc.backends.estimate.artifact",
     "load": "hqc.driver",
     "run_passes": "hqc.driver",
 }

@@ -25,6 +25,7 @@ from hqc.ir import Array
 from hqc.options import closest, parse_input_types, usage
 from hqc.pipeline import PassEvent
 from hqc.registry import Registry
+from hqc.reproduce import check_packages
 from hqc.samples import probes
 from hqc.text import Repeat, Step, parse_pipeline, print_module, print_pipeline
 
@@ -42,6 +43,8 @@ def registry_of(options: Namespace, console: Console) -> Registry:
         names = [name for name in fresh.passes if name not in registry.passes]
         console.line(f"{path} is run: {', '.join(names)}")
         registry = fresh
+    if record := getattr(options, "reproducer", None):
+        console.diagnostics(check_packages(Path(record), registry))
     return registry
 
 

@@ -109,8 +109,10 @@ def parser() -> argparse.ArgumentParser:
 
     command("compile", "compile a model into a checked project", _COMMANDS, _compile)
     command("run", "run a compiled directory on inputs", _COMMANDS, _run)
-    command("check", "rebuild the emulation of a directory and compare", _COMMANDS, _check)
+    command("check", "rebuild the emulation of directories and compare", "hqc.cli_check", _check)
     command("build", "run the backend's own tool on a directory", _COMMANDS, _build)
+    command("estimate", "estimate area and delay with open tools", "hqc.cli_estimate", _estimate)
+    command("report", "write the page of a directory anew", "hqc.cli_report", _report)
     command("opt", "run passes over a model", "hqc.cli_opt", _opt)
     command("bisect", "find the pass and the rewrite that change a value", _TOOLS, _bisect)
     command("reduce", "make a graph on which passes fail small", _TOOLS, _reduce)
@@ -181,7 +183,7 @@ def _compile(p: argparse.ArgumentParser) -> None:
         "-b",
         "--backend",
         default="vitis",
-        help="such as vitis or catapult (hqc backends lists them)",
+        help="such as vitis, catapult or rtl (hqc backends lists them)",
     )
     group.add_argument("--io", help="io_parallel (default) or io_stream")
     group.add_argument("--part", help="FPGA part number")
@@ -207,12 +209,20 @@ def _run(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-o", "--output", required=True, metavar="FILE", help=".npy or .npz to write")
     p.add_argument(
-        "--engine", default="emulation", help="emulation (the project, default) or exact (integers)"
+        "--engine",
+        default="emulation",
+        help="emulation (the project, default), rtl (the same, of a directory that is for rtl) "
+        "or exact (integers)",
     )
 
 
 def _check(p: argparse.ArgumentParser) -> None:
-    p.add_argument("directory", metavar="DIR", help="made by hqc compile")
+    p.add_argument(
+        "directories",
+        nargs="+",
+        metavar="DIR",
+        help="made by hqc compile; several of one model are also compared with each other",
+    )
     p.add_argument(
         "--samples",
         default="0",
@@ -227,6 +237,35 @@ def _build(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--timeout", type=float, default=14400.0, metavar="S", help="seconds it may take"
     )
+
+
+def _estimate(p: argparse.ArgumentParser) -> None:
+    p.add_argument("directory", metavar="DIR", help="made by hqc compile")
+    p.add_argument(
+        "--target",
+        default="fpga-xcup",
+        metavar="T",
+        help="fpga-xcup (default), asic-osu018, or asic-PATH.lib with a Liberty file",
+    )
+    p.add_argument(
+        "--clock", type=float, metavar="NS", help="clock period (default: the compile's)"
+    )
+    p.add_argument(
+        "--timeout",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="seconds that one synthesis may take (default: 1800)",
+    )
+    p.add_argument("--flat", action="store_true", help="one synthesis instead of one per layer")
+    p.add_argument(
+        "--quick", action="store_true", help="predict LUTs in milliseconds instead: no synthesis"
+    )
+
+
+def _report(p: argparse.ArgumentParser) -> None:
+    p.add_argument("directory", metavar="DIR", help="made by hqc compile")
+    p.add_argument("--open", action="store_true", help="show it in the browser")
 
 
 def _opt(p: argparse.ArgumentParser) -> None:
@@ -281,6 +320,11 @@ def _passes(p: argparse.ArgumentParser) -> None:
         default=600.0,
         metavar="S",
         help="seconds that one pass may take, 0 for any (default: 600)",
+    )
+    group.add_argument(
+        "--reproducer",
+        metavar="FILE",
+        help="reproducer.json of a reproducer: say which packages are missing or differ",
     )
 
 

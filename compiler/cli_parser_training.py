@@ -50,6 +50,9 @@ def quantize(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--restart", action="store_true", help="throw that state away first")
     p.add_argument("--plots", metavar="DIR", help="draw traces, bits, training and accuracy")
+    p.add_argument(
+        "--measure", action="store_true", help="with a budget of LUTs: have Yosys count them, too"
+    )
     _measuring(p)
     group = _choice(p)
     group.add_argument(
@@ -98,7 +101,7 @@ def _choice(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         action="append",
         default=[],
         metavar="NAME=N",
-        help="bops=350k, size=2kB, or a name of --cost-table; repeatable",
+        help="bops=350k, size=2kB, lut=12k (predicted), or a name of --cost-table; repeatable",
     )
     group.add_argument(
         "--activation-bits",

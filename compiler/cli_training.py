@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hqc.frontends.hawq.datasets import Dataset
+    from hqc.frontends.hawq.layers import Scheme
     from hqc.frontends.hawq.plan import Choice, Measuring
     from hqc.frontends.hawq.providers import Cost
     from hqc.frontends.hawq.workflow import Settings
@@ -74,7 +75,7 @@ def allocate_command(options: Namespace, console: Console) -> Result:
     if options.plot:
         require_matplotlib()
     choice = _choice(options, parse_candidates(options.bits))
-    how, costs = _measuring(options), _costs(options)
+    how, costs = _measuring(options), _costs(options, _scheme(options))
     traces = tuple(Sensitivity.load(Path(file)) for file in options.traces)
     with _threads(options):
         model, data = _subject(options, console)
@@ -100,8 +101,10 @@ def allocate_command(options: Namespace, console: Console) -> Result:
 
 def quantize_command(options: Namespace, console: Console) -> Result:
     """`hqc quantize`."""
+    from hqc.frontends.hawq.lut_cost import LutCost
     from hqc.frontends.hawq.models import check_fit
     from hqc.frontends.hawq.plots import require_matplotlib
+    from hqc.frontends.hawq.promise import lut_promise
     from hqc.frontends.hawq.record import check_output, save_trained
     from hqc.frontends.hawq.workflow import quantize, untrained
 
@@ -110,7 +113,7 @@ def quantize_command(options: Namespace, console: Console) -> Result:
     if options.plots:
         require_matplotlib()
     check_output(output)
-    costs = _costs(options)
+    costs = _costs(options, _scheme(options))
     with _threads(options), _resumable(work, options.argv):
         model, data = _subject(options, console)
         classes, settings = check_fit(model, data), _settings(options, model)
@@ -122,11 +125,21 @@ def quantize_command(options: Namespace, console: Console) -> Result:
             watch=console.watch,
         )
         record = {"model": options.model, "data": data.name, **found.record}
+        if isinstance(costs.get("lut"), LutCost):
+            record["lut"] = lut_promise(
+                *(found.net, data.x[:2], settings.budgets["lut"]),
+                planned=found.plan.costs["lut"],
+                measured=options.measure,
+                watch=console.watch,
+            )
         save_trained(output, found.net, data.x[:2], record)
         if options.plots:
             draw_training(Path(options.plots), found, data, settings.scheme, console)
     if untrained(record["accuracy"]["float"], classes):
         warning = "the float model is hardly better than a guess: --float-epochs N trains it first"
+        console.line(console.style(warning, "warning"))
+    if (luts := record.get("lut")) and not luts["kept"]:
+        warning = "the budget of LUTs is not sure to be kept: ask for less, or --measure it"
         console.line(console.style(warning, "warning"))
     console.line()
     console.line(f"{output}: the trained program; its state was in {work}")
@@ -213,16 +226,20 @@ def _choice(options: Namespace, candidates: tuple[int, ...]) -> Choice:
     return Choice(candidates, activations, options.uncoupled, options.per_channel)
 
 
-def _costs(options: Namespace) -> Mapping[str, Cost]:
+def _costs(options: Namespace, scheme: Scheme) -> Mapping[str, Cost]:
+    """Costs by name: those of a file before the one that is predicted, which takes its time."""
+    from hqc.frontends.hawq.budget import parse_budgets
+    from hqc.frontends.hawq.lut_cost import LutCost
     from hqc.frontends.hawq.providers import COSTS, cost_file
 
-    extra = cost_file(Path(options.cost_table)) if options.cost_table else {}
-    return {**COSTS, **extra}
+    found = dict(COSTS)
+    if "lut" in parse_budgets(options.budget):
+        found["lut"] = LutCost(scheme)
+    return found | (cost_file(Path(options.cost_table)) if options.cost_table else {})
 
 
 def _settings(options: Namespace, model: nn.Module) -> Settings:
     from hqc.frontends.hawq.budget import parse_assignment, parse_budgets, parse_candidates
-    from hqc.frontends.hawq.layers import Scheme
     from hqc.frontends.hawq.train import Options
     from hqc.frontends.hawq.workflow import Settings
     from hqc.frontends.hawq.wrap import layer_names
@@ -254,12 +271,14 @@ def _settings(options: Namespace, model: nn.Module) -> Settings:
             device=options.device,
         ),
         batch=options.batch,
-        scheme=Scheme(
-            per_channel=options.per_channel,
-            mode=options.mode,
-            ranges=options.ranges,
-            percentile=options.percentile,
-            bias_bits=options.bias_bits,
-            power_of_two=options.power_of_two,
-        ),
+        scheme=_scheme(options),
     )
+
+
+def _scheme(options: Namespace) -> Scheme:
+    """How things are quantised; `allocate` asks only for part of it."""
+    from hqc.frontends.hawq.layers import Scheme
+
+    names = ("mode", "ranges", "percentile", "bias_bits", "power_of_two")
+    known = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return Scheme(per_channel=options.per_channel, **known)

@@ -1,8 +1,8 @@
 """Coded, located messages: what is wrong, where in the user's model, and what to do.
 
 Every refusal of hqc is a `Diagnostic` carried by an `HqcError`; the command line prints it on one
-screen and turns its `Exit` into the exit status. The codes live in one table, `CODES`, so that
-each has one meaning and one place to be documented.
+screen and turns its `Exit` into the exit status. The codes live in one table, `CODES`; what each
+means at length is in `explanations.toml`, which `hqc explain` prints.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ CODES: dict[str, str] = {
     "HQC003": "the file holds pickled code, which is never executed",
     "HQC004": "the output is not overwritten: hqc did not make it",
     "HQC005": "samples do not fit the model's inputs",
-    "HQC006": "not a directory made by hqc, or one made by an incompatible version",
+    "HQC006": "not a directory made by hqc, or a damaged one",
     "HQC007": "a file or directory cannot be written",
+    "HQC008": "a file is of a format version that this hqc does not read",
     # 1xx: what the model says
     "HQC101": "unknown operator",
     "HQC102": "operator known, but not in this form",
@@ -47,6 +48,7 @@ CODES: dict[str, str] = {
     "HQC308": "a pass took longer than its time limit",
     "HQC309": "the failure to look for does not show",
     "HQC310": "a golden test does not match, or is malformed",
+    "HQC311": "a reproducer needs packages that are missing, or of another version",
     # 4xx: backends and checks
     "HQC401": "the backend cannot emit this",
     "HQC402": "emitted widths differ from the IR",
@@ -55,6 +57,17 @@ CODES: dict[str, str] = {
     "HQC405": "a tool failed or timed out",
     "HQC406": "a layer is larger than the vendor's tool unrolls by default",
     "HQC407": "a backend of another package failed with an exception",
+    "HQC420": "a solver's adders do not compute the product of their matrix",
+    "HQC421": "a value is wider than the logic's integers",
+    "HQC423": "the emitted Verilog does not keep its latency or initiation interval",
+    "HQC424": "the emitted logic does not compute what the layers say",
+    "HQC425": "Verilog that is not in the form hqc writes",
+    "HQC426": "results of the Verilog depend on pauses, stalls or the state at power-up",
+    "HQC430": "no Yosys is installed: estimates of area and delay are what it synthesises",
+    "HQC431": "the Verilog of a project cannot be synthesised",
+    "HQC432": "a Liberty file is missing or not usable",
+    "HQC433": "a synthesis took longer than its time limit",
+    "HQC434": "unknown target of an estimate",
     # 6xx: HAWQ and training
     "HQC601": "the HAWQ state dict does not fit the structure of the network",
     "HQC602": "no exact form of a HAWQ layer exists",
@@ -86,9 +99,9 @@ class Exit(enum.IntEnum):
 
 #: The exit status that a code leads to where the one who raises it says nothing else.
 _EXITS = {
-    **dict.fromkeys(("HQC001", "HQC004", "HQC005", "HQC007", "HQC301"), Exit.USAGE),
-    "HQC403": Exit.NOT_EXACT,
-    **dict.fromkeys(("HQC404", "HQC405", "HQC407"), Exit.TOOL),
+    **dict.fromkeys(("HQC001", "HQC004", "HQC005", "HQC007", "HQC301", "HQC434"), Exit.USAGE),
+    **dict.fromkeys(("HQC403", "HQC423", "HQC424", "HQC425", "HQC426"), Exit.NOT_EXACT),
+    **dict.fromkeys(("HQC404", "HQC405", "HQC407", "HQC430", "HQC433"), Exit.TOOL),
     "HQC500": Exit.INTERNAL,
 }
 
@@ -158,4 +171,9 @@ def reject(
 ) -> HqcError:
     """Build the error of a single diagnostic; the caller raises it. The code decides the exit."""
     found = Diagnostic(code, message, where or Location(), tuple(notes), tuple(helps))
-    return HqcError(found, _EXITS.get(code, Exit.REJECTED) if exit_ is None else exit_)
+    return HqcError(found, exit_of(code) if exit_ is None else exit_)
+
+
+def exit_of(code: str) -> Exit:
+    """The exit status that a code leads to, unless the one who raises it says another."""
+    return _EXITS.get(code, Exit.REJECTED)

@@ -43,6 +43,8 @@ def examine() -> list[Finding]:
         _library("brevitas", optional=True),
         _compiler(),
         *(_vendor(tool) for tool in VENDOR_TOOLS),
+        *_simulators(),
+        *_estimators(),
         _cache(),
         *_plugins(),
     ]
@@ -93,6 +95,45 @@ def _vendor(tool: str) -> Finding:
     return Finding(tool, "ok", path)
 
 
+def _simulators() -> Iterator[Finding]:
+    """What the RTL backend runs: a solver to emit, a Verilog simulator to compare."""
+    from hqc.backends.rtl.simulation import icarus, verilator
+    from hqc.backends.rtl.simulation.simulate import INSTALL
+
+    try:
+        yield Finding("da4ml", "ok", metadata.version("da4ml"))
+    except metadata.PackageNotFoundError:
+        yield Finding("da4ml", "absent", 'pip install "hqc[rtl]"; the rtl backend needs it')
+    found = {
+        "verilator": (tool := verilator.find()) and f"{tool.title()} ({tool.program})",
+        "icarus": (tools := icarus.find()) and f"{icarus.version_of(tools[0])} ({tools[0]})",
+    }
+    for name, detail in found.items():
+        absent = f"{INSTALL[name]}; the rtl backend simulates with it"
+        yield Finding(name, "ok" if detail else "absent", detail or absent)
+
+
+def _estimators() -> Iterator[Finding]:
+    """What `hqc estimate` runs: Yosys for all targets, the rest for ASIC targets."""
+    from hqc.backends.estimate import liberty, opensta, yosys
+
+    found = yosys.find_or_none()
+    yield (
+        Finding("yosys", "ok", str(found))
+        if found
+        else Finding("yosys", "absent", "pip install 'hqc[estimate]'; hqc estimate needs it")
+    )
+    sta = opensta.find_sta()
+    yield (
+        Finding("opensta", "ok", f"{opensta.version_of(sta)} ({sta})")
+        if sta
+        else Finding("opensta", "absent", "apt install opensta; it times ASIC estimates")
+    )
+    library = liberty.find_osu018()
+    remedy = f"apt install {liberty.OSU018_PACKAGE}; or any Liberty file of your own"
+    yield Finding("osu018 cells", "ok" if library else "absent", str(library or remedy))
+
+
 def _cache() -> Finding:
     from hqc.backends.emulation import cache_folder
 
@@ -112,11 +153,14 @@ def _plugins() -> Iterator[Finding]:
         for point in metadata.entry_points(group=group):
             topic = f"plug-in {point.name} ({group})"
             try:
-                point.load()
+                loaded = point.load()
             except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
                 yield Finding(topic, "missing", f"{point.value}: {type(error).__name__}: {error}")
                 continue
-            if point.name in broken:
-                yield Finding(topic, "missing", broken[point.name].message)
-            else:
-                yield Finding(topic, "ok", point.value)
+            names = [point.name, str(getattr(loaded, "name", ""))]  # passes clash by their own
+            faults = [broken[name].message for name in names if name in broken]
+            yield (
+                Finding(topic, "missing", faults[0])
+                if faults
+                else Finding(topic, "ok", point.value)
+            )

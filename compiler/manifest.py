@@ -9,15 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hqc import formats
 from hqc.diagnostics import reject
+from hqc.formats import MANIFEST
 from hqc.report import Verdict
 
 MAGIC = "hqc artifact"
-FORMAT = 1
 FILE = "hqc.json"
 
 #: Everything hqc writes at the top of a compiled directory.
-ENTRIES = frozenset({FILE, "project", "vectors", "ir", "report.json", "model.onnx"})
+ENTRIES = frozenset({FILE, "project", "vectors", "ir", "report.json", "report.html", "model.onnx"})
 
 #: Libraries whose version can change what is written.
 LIBRARIES = ("hqc", "numpy", "onnx", "onnx-ir", "onnxruntime", "qonnx", "hls4ml", "torch")
@@ -58,7 +59,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document, magic and format version first."""
-        return {"magic": MAGIC, "format": FORMAT, **asdict(self)}
+        return {"magic": MAGIC, "format": MANIFEST.current, **asdict(self)}
 
     def write(self, directory: Path) -> None:
         """Write `hqc.json`; the same manifest gives the same bytes."""
@@ -81,15 +82,13 @@ def read(directory: Path) -> Manifest:
     """Read and validate `directory/hqc.json`.
 
     Raises:
-        HqcError: HQC006, there is none, it is not ours, of another format, or damaged.
+        HqcError: HQC006, there is none, it is not ours, or damaged; HQC008, it is of a version
+            that this hqc does not read.
     """
     document = _document(directory)
     if document.get("magic") != MAGIC:
         raise _unusable(directory, f"{FILE} is not one that hqc wrote")
-    if document.get("format") != FORMAT:
-        raise _unusable(
-            directory, f"its format is {document.get('format')!r}, this hqc reads {FORMAT}"
-        )
+    formats.check(MANIFEST, document.get("format"), str(directory))
     _check_fields(directory, document)
     try:
         verdict = Verdict.from_json(document["verdict"])

@@ -210,7 +210,6 @@ def test_a_manifest_reads_back(tmp_path: Path) -> None:
         lambda text: "",
         lambda text: "[1]",
         lambda text: text.replace(manifest.MAGIC, "cake"),
-        lambda text: text.replace('"format": 1', '"format": 99'),
         lambda text: text.replace('"pipeline": "a,b"', '"pipeline": 5'),
         lambda text: text.replace('"checked": false', '"checked": 7'),
         lambda text: text.replace('"verdict"', '"verdikt"'),

@@ -74,7 +74,7 @@ def test_bad_models_and_data_have_a_code(
         (("--budget", "bops=2kB"), "HQC001.*B is a unit of sizes"),
         (("--budget", "size=2000"), "HQC001.*bytes or bits"),
         (("--budget", "bops=1", "--budget", "bops=2"), "HQC001.*one for bops already"),
-        (("--budget", "lut=5"), "HQC612.*costs are: bops, size"),
+        (("--budget", "dsp=5"), "HQC612.*costs are: bops, size"),
         ((), "HQC001.*needs a --budget"),
         (("--budget", "bops=9k", "--bits", "8..2"), "HQC001.*not of a known form"),
         (("--budget", "bops=9k", "--bits", "1..4"), "HQC107.*from 2 to 16"),

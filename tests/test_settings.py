@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from hqc.backends.base import BackendOptions
+from hqc.backends.technology import CatapultOptions
 from hqc.diagnostics import Exit, HqcError
 from hqc.options import CompileOptions
 from hqc.registry import Registry
@@ -100,7 +101,8 @@ def test_what_a_backend_does_not_have_is_wrong_usage(options: CompileOptions, wo
 
 def test_what_applies_is_given_and_recorded() -> None:
     given = resolve(CATAPULT, CompileOptions(technology="asic", libraries="x", clock_ns=2.0))
-    assert given == {"technology": "asic", "libraries": "x", "clock_ns": 2.0, "own": None}
+    general = {"technology": "asic", "libraries": "x", "clock_ns": 2.0}
+    assert given == {**general, "own": CatapultOptions()}
     settings = BackendOptions(**given)
     assert describe(CATAPULT, settings)["libraries"] == "x"
     assert "libraries" not in describe(VITIS, settings)

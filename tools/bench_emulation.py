@@ -36,8 +36,11 @@ INPUT = FixedType(True, 8, 3, Rounding.ROUND, Overflow.SAT)
 HIDDEN = FixedType(False, 6, 2, Rounding.ROUND, Overflow.SAT)
 
 
-def jet_tagger(seed: int) -> Model:
-    """The model in integer form: quantised inputs, dense layers, rectifiers, quantisers."""
+def jet_tagger(seed: int, zeros: float = 0.0) -> Model:
+    """The model in integer form: quantised inputs, dense layers, rectifiers, quantisers.
+
+    A share `zeros` of the weights is 0.
+    """
     rng = np.random.default_rng(seed)
     graph = Graph([], [], nodes=[], opset_imports={"": 17, QONNX: 1}, name="jets")
     x = Value(name="x", shape=onnx_ir.Shape(["N", SIZES[0]]))
@@ -47,6 +50,8 @@ def jet_tagger(seed: int) -> Model:
     held = INPUT.limits
     for index, (n_in, n_out) in enumerate(itertools.pairwise(SIZES)):
         codes = rng.integers(-31, 32, (n_in, n_out))
+        if zeros:
+            codes = np.where(rng.random(codes.shape) < zeros, 0, codes)
         x, held = dense(graph, x, held, codes, rng.integers(-31, 32, n_out), f"fc{index}")
         if index < len(SIZES) - 2:
             node = make_node("Relu", [x], like=x, name=f"relu{index}")

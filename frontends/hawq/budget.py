@@ -52,7 +52,7 @@ def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
 
 
 def _bad_budget(text: str, why: str) -> HqcError:
-    helps = ("such as bops=350k, size=2kB, or a name of the cost table: lut=5000",)
+    helps = ("such as bops=350k, size=2kB, lut=12k, or a name of the cost table",)
     return reject("HQC001", f"budget {text!r}: {why}", helps=helps, exit_=Exit.USAGE)
 
 

@@ -11,8 +11,9 @@ Weights have a knob per layer. What enters a layer is, by `activation_bits`,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -27,6 +28,7 @@ from hqc.frontends.hawq.costs import (
     Table,
     shapes_of,
 )
+from hqc.frontends.hawq.logic import logic_of
 from hqc.frontends.hawq.models import folded
 from hqc.frontends.hawq.objective import Activations, Samples, Weights, evaluating
 from hqc.frontends.hawq.perturbation import (
@@ -199,6 +201,20 @@ class Planner:
         """All best compromises of one cost, ascending in it."""
         return tuple(self.plan_of(found) for found in front(self.problem, cost, budgets))
 
+    def sketch(self, cost: str, points: int = 12) -> tuple[Plan, ...]:
+        """Some points of the front, ascending in cost: a whole front can have thousands.
+
+        Args:
+            cost: by name.
+            points: budgets that are tried, evenly spaced over what the cost can be.
+        """
+        least = solve(replace(self.problem, objective=self.problem.costs[cost])).objective
+        most = self.solve({cost: math.inf}).costs[cost]
+        budgets = [least + (most - least) * i / points for i in range(1, points)]
+        tried = [self.solve({cost: budget}) for budget in budgets if budget > least]
+        found = {plan.costs[cost]: plan for plan in (*tried, self.solve({cost: math.inf}))}
+        return tuple(found[key] for key in sorted(found))
+
     def plan_of(self, found: Allocation) -> Plan:
         """An allocation as widths of layers and a predicted loss."""
         bits = {}
@@ -232,6 +248,7 @@ def network(
         _inputs(layers, choice, knobs),
         PUBLISHED_HEADROOM if choice.uncoupled and given is None else 0,
         tuple(group for group in groups if group[0] in knobs),
+        partial(logic_of, flat, samples),
     )
 
 

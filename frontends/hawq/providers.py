@@ -1,19 +1,23 @@
 """What budgets can be about: each cost is a function from a network to a table of widths.
 
-A new cost, such as one that a predictor estimates, is one more function in `COSTS`, or one more
-entry of the mapping that `hqc.frontends.hawq.plan.plan` takes.
+A new cost is one more function in `COSTS`, or one more entry of the mapping that
+`hqc.frontends.hawq.plan.Planner.of` takes, as the one of `hqc.frontends.hawq.lut_cost` is: it
+takes longer than the others, and is asked only where a budget is about it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.hawq.costs import Shape, Table, bops_table, measured_table, size_table
+
+if TYPE_CHECKING:
+    from hqc.frontends.hawq.logic import Logic
 
 __all__ = ["COSTS", "Cost", "Network", "cost_file"]
 
@@ -28,6 +32,8 @@ class Network:
         inputs: by layer, the width of the activations that enter it, or the knob that says it.
         headroom: bits of activations beyond the width of the knob that says it.
         ties: groups of knobs that have one width.
+        logic: finds weights and requantisers (`hqc.frontends.hawq.logic`); None: only shapes are
+            known.
     """
 
     shapes: Sequence[Shape]
@@ -35,6 +41,7 @@ class Network:
     inputs: Mapping[str, str | int]
     headroom: int = 0
     ties: tuple[tuple[str, ...], ...] = ()
+    logic: Callable[[], Logic] | None = None
 
 
 class Cost(Protocol):

@@ -150,6 +150,7 @@ def quantize(
         "costs": dict(plan.costs),
         "loss_increase": {"predicted": plan.loss_increase, "by_knob": dict(plan.by_layer)},
         "accuracy": {"on": run.judge, "float": float_accuracy, "quantised": accuracy},
+        "front": _front(planner, settings.budgets),
         "traces": [asdict(found) for found in traces],
         "history": {"float": _rows(float_epochs), "quantised": _rows(epochs)},
         "settings": key,
@@ -342,6 +343,15 @@ def _table_digest(table: Table) -> str:
     single = {knob: dict(column) for knob, column in table.single.items()}
     text = json.dumps([single, pairs, table.constant])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _front(planner: Planner, budgets: Mapping[str, float]) -> dict[str, Any] | None:
+    """Points of the first budget's cost and the loss predicted for it; None without budgets."""
+    if not budgets:
+        return None
+    cost = next(iter(budgets))
+    points = [[plan.costs[cost], plan.loss_increase] for plan in planner.sketch(cost)]
+    return {"cost": cost, "points": points}
 
 
 def _rows(epochs: tuple[Epoch, ...]) -> list[dict[str, Any]]:

@@ -1,0 +1,264 @@
+"""LUTs as a budget: what the rtl backend's logic is predicted to take, by bit widths.
+
+A layer's matrix is quantised at each candidate width and counted (`hqc.backends.estimate.quick`):
+its real signed digits, its columns, once per position of a convolution. What enters sets the width
+of its sums, and so does the matrix the width of what is requantised; a requantiser with a free
+scale costs what such ones cost on average, one with a power of two a rounding and a clamp.
+
+A `Table` knows pairs of knobs. Where a requantiser depends on three (weights, what enters, what
+leaves), it is taken apart so that no combination is ever given less than predicted.
+
+A budget is to be kept by the trained network, whose weights and scales are not these: each entry
+is the prediction with `MARGIN` on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from hqc.backends.estimate.counts import Bounds, Tally
+from hqc.backends.estimate.features import Matrix as Features
+from hqc.backends.estimate.features import bits_of, matrix_features
+from hqc.backends.estimate.quick import Coefficients, coefficients
+from hqc.frontends.hawq.costs import Shape, Table, candidates
+from hqc.frontends.hawq.layers import Scheme
+from hqc.frontends.hawq.logic import Logic, Matrix, Pool, Requantisers
+from hqc.frontends.hawq.providers import Network
+from hqc.frontends.torch import WeightQuant
+from hqc.ir import Array
+from hqc.types import FixedType, Overflow, Rounding
+
+__all__ = ["MARGIN", "LutCost"]
+
+#: On top of each prediction: its own error, and what training changes.
+MARGIN = 0.15
+#: Bits of an accumulator above the largest value that a trained scale represents.
+_SPARE = 2
+#: Spread of the weights that stand in for those of a layer that are not known, of their largest.
+_SPREAD = 3.0
+
+
+@dataclass(frozen=True)
+class LutCost:
+    """LUTs of the trained network's logic.
+
+    Attributes:
+        scheme: how weights and activations are quantised.
+        margin: on top of each prediction.
+    """
+
+    scheme: Scheme = field(default_factory=Scheme)
+    margin: float = MARGIN
+
+    def __call__(self, net: Network) -> Table:
+        """The table.
+
+        Raises:
+            HqcError: HQC612, a knob without candidates; HQC603, the model has no quantised form.
+        """
+        return _Tables(net, self.scheme, 1 + self.margin, coefficients()).whole()
+
+
+#: A number of LUTs from the widths of some knobs.
+Term = Callable[..., float]
+
+
+class _Tables:
+    def __init__(self, net: Network, scheme: Scheme, factor: float, fit: Coefficients) -> None:
+        self.net, self.scheme, self.factor, self.fit = net, scheme, factor, fit
+        self.logic = net.logic() if net.logic is not None else Logic()
+        self.shapes = {shape.name: shape for shape in net.shapes}
+        self.features = cache(self._features)
+
+    def whole(self) -> Table:
+        """Matrices, requantisers and pools."""
+        table = Table()
+        for shape in self.net.shapes:
+            table = table + self._matrix(shape)
+        rows = self.logic.requantisers or _rows_of_chain(self.net)
+        for row in rows:
+            for source in row.sources:
+                table = table + self._requantisers(row, source)
+        for pool in self.logic.pools:
+            table = table + self._pool(pool)
+        return table
+
+    # --- widths -----------------------------------------------------------------------------
+
+    def _entering(self, layer: str) -> str | int:
+        """The knob of what enters a layer, or its width."""
+        return self.net.inputs[layer]
+
+    def _width(self, layer: str, value: int) -> int:
+        """Bits that enter a layer at a width of the knob that says it."""
+        return value + (0 if isinstance(self._entering(layer), int) else self.net.headroom)
+
+    def _table(self, knobs: tuple[str | int, ...], term: Term) -> Table:
+        """A term of at most three knobs as singles and pairs; numbers are widths that are given."""
+        free = tuple(dict.fromkeys(knob for knob in knobs if isinstance(knob, str)))
+        grids = [candidates(self.net.widths, knob) for knob in free]
+
+        def at(*widths: int) -> float:
+            held = dict(zip(free, widths, strict=True))
+            chosen = [held[k] if isinstance(k, str) else k for k in knobs]
+            return self.factor * term(*chosen)
+
+        if not free:
+            return Table(constant=at())
+        if len(free) == 1:
+            return Table({free[0]: {w: at(w) for w in grids[0]}})
+        if len(free) == 2:
+            pairs = {(w, a): at(w, a) for w in grids[0] for a in grids[1]}
+            return Table({}, {(free[0], free[1]): pairs})
+        most = max(grids[2])
+        pairs = {(w, a): at(w, a, most) for w in grids[0] for a in grids[1]}
+        less = {b: max(at(w, a, b) - cost for (w, a), cost in pairs.items()) for b in grids[2]}
+        return Table({free[2]: less}, {(free[0], free[1]): pairs})
+
+    # --- layers -----------------------------------------------------------------------------
+
+    def _matrix(self, shape: Shape) -> Table:
+        name = shape.name
+
+        def luts(weights: int, entering: int) -> float:
+            found = self._at(name, weights, self._width(name, entering))
+            sums = sum(self.fit.matrix(m) for m in found.matrices)
+            return shape.positions * (sums + self._offsets(name, found.width))
+
+        return self._table((name, self._entering(name)), luts)
+
+    def _offsets(self, name: str, width: float) -> float:
+        """Adders of biases; with free scales they are part of the requantisers."""
+        held = self.logic.matrices.get(name)
+        if not self.scheme.power_of_two or held is None or not held.needs_bias:
+            return 0.0
+        return self.fit.factors["offset"] * self.shapes[name].outputs * width
+
+    def _requantisers(self, row: Requantisers, source: str) -> Table:
+        if not row.readers:
+            return Table()
+        reader = row.readers[0]
+        signed = not row.positive or self.scheme.mode != "asymmetric"
+
+        def luts(weights: int, entering: int, leaving: int) -> float:
+            width = self._at(source, weights, self._width(source, entering)).width
+            bits = self._width(reader, leaving)
+            return row.elements * self._requantiser(width, bits, signed)
+
+        def again(leaving: int) -> float:
+            bits = self._width(reader, leaving)
+            return row.elements * self._requantiser(bits + 1.0, bits, signed)
+
+        added = Table()
+        if len(row.sources) > 1:  # the sum behind the requantisers
+            leaving = (self._entering(reader),)
+            each = self.fit.factors["adder"] * row.elements / len(row.sources)
+            added = self._table(leaving, lambda b: each * (self._width(reader, b) + 1))
+        if not source:
+            return added + self._table((self._entering(reader),), again)
+        knobs = source, self._entering(source), self._entering(reader)
+        return added + self._table(knobs, luts)
+
+    def _requantiser(self, width: float, bits: int, signed: bool) -> float:
+        """LUTs of one."""
+        if not self.scheme.power_of_two:
+            return self.fit.requantiser(width, bits)
+        tally, whole = Tally(), round(width)
+        lo, hi = (np.array([end]) for end in (-(1 << (whole - 1)), (1 << (whole - 1)) - 1))
+        drops = max(0, whole - 1 - _SPARE - bits)
+        type_ = FixedType(signed, bits, bits, Rounding.ROUND, Overflow.SAT)
+        tally.assign(Bounds(lo, hi, drops), type_)
+        return self.fit.lut(tally)
+
+    def _pool(self, pool: Pool) -> Table:
+        if not pool.readers:
+            return Table()
+        reader = pool.readers[0]
+
+        def luts(leaving: int) -> float:
+            bits, factors = self._width(reader, leaving), self.fit.factors
+            if not pool.average:
+                return pool.joined * (factors["larger"] * bits + factors["longer"] * (bits - 2))
+            taps = 1 + pool.joined / max(1, pool.results)
+            sums = pool.joined * factors["adder"] * (bits + 1)
+            return sums + pool.results * self.fit.requantiser(bits + np.log2(taps), bits)
+
+        return self._table((self._entering(reader),), luts)
+
+    # --- matrices at a width ----------------------------------------------------------------
+
+    def _at(self, name: str, weights: int, entering: int) -> _Sums:
+        """The matrix at these widths: wider inputs make its sums wider by as much."""
+        found, more = self.features(name, weights), entering - _ENTERING
+        return _Sums(
+            tuple(
+                replace(m, width_in=m.width_in + more, width_out=m.width_out + more)
+                if m.adders
+                else m
+                for m in found.matrices
+            ),
+            max(1.0, found.width + more),
+        )
+
+    def _features(self, name: str, bits: int) -> _Sums:
+        """Counts of a layer's matrices at a width of the weights, with `_ENTERING` bits in."""
+        held = self.logic.matrices.get(name)
+        parts = _stand_in(self.shapes[name], bits) if held is None else self._parts(held, bits)
+        positive = held is None or (held.positive and self.scheme.mode == "asymmetric")
+        low = 0 if positive else -(1 << (_ENTERING - 1))
+        high = low + (1 << _ENTERING) - 1
+        found, widths = [], []
+        for part in parts:
+            lo, hi = (np.full(len(part), end, np.int64) for end in (low, high))
+            found.append(matrix_features(part, lo, hi))
+            up, down = np.maximum(part, 0), np.minimum(part, 0)
+            widths.append(bits_of(lo @ up + hi @ down, hi @ up + lo @ down))
+        return _Sums(tuple(found), float(np.concatenate(widths).mean()))
+
+    def _parts(self, held: Matrix, bits: int) -> list[Array]:
+        quant = WeightQuant(
+            bits, per_channel=self.scheme.per_channel, power_of_two=self.scheme.power_of_two
+        )
+        with torch.no_grad():
+            scale, _ = quant.parameters_of(held.weight)
+            codes = torch.round(quant(held.weight) / scale).to(torch.int64).numpy()
+        return held.parts(codes)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Matrices of a layer, and the mean width of their results."""
+
+    matrices: tuple[Features, ...]
+    width: float
+
+
+#: Width of inputs that matrices are counted with, before they are moved to the real one.
+_ENTERING = 8
+
+
+def _stand_in(shape: Shape, bits: int) -> list[Array]:
+    """Weights of a layer of which only the shape is known: of normal spread, the pruned ones 0."""
+    rng = np.random.default_rng(shape.weights)
+    most = (1 << (bits - 1)) - 1
+    codes = np.rint(rng.normal(0, most / _SPREAD, (shape.inputs, shape.outputs)))
+    codes = np.clip(codes, -most, most).astype(np.int64)
+    codes[rng.random(codes.shape) < shape.pruned / shape.weights] = 0
+    return [codes]
+
+
+def _rows_of_chain(net: Network) -> tuple[Requantisers, ...]:
+    """Requantisers between layers of which only shapes are known: each feeds the next."""
+    pairs: Mapping[str, str] = dict(
+        zip([s.name for s in net.shapes], [s.name for s in net.shapes[1:]], strict=False)
+    )
+    return tuple(
+        Requantisers((shape.name,), (pairs[shape.name],), shape.outputs * shape.positions, True)
+        for shape in net.shapes
+        if shape.name in pairs
+    )

@@ -1,0 +1,283 @@
+"""Measure hqc's RTL against other ways to write the same integer network, in one Yosys.
+
+Every style is synthesised whole (`--flat` in the words of `hqc estimate`), by the same script of
+the same tool. hqc's figures are also given layer by layer, as `hqc estimate` finds them. Counts
+carry over to other machines, seconds do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from bench_emulation import jet_tagger
+from onnx_ir import Model
+
+from hqc.backends import layers as kinds
+from hqc.backends.base import BackendOptions
+from hqc.backends.estimate.estimate import estimate_project
+from hqc.backends.estimate.figures import Figures
+from hqc.backends.estimate.measure import measure
+from hqc.backends.estimate.yosys import find
+from hqc.backends.evaluate import run
+from hqc.backends.network import Network, read_network
+from hqc.backends.rtl.affine import Sums
+from hqc.backends.rtl.circuit import Add, Product
+from hqc.backends.rtl.design import Design
+from hqc.backends.rtl.design import run as run_design
+from hqc.backends.rtl.emission.project import write
+from hqc.backends.rtl.lowering import windows as lower_windows
+from hqc.backends.rtl.lowering.csd import dot
+from hqc.backends.rtl.lowering.lower import lower
+from hqc.backends.rtl.lowering.scaled import Scaled, offset
+from hqc.backends.rtl.options import RtlOptions
+from hqc.driver import load, run_passes
+from hqc.events import Event
+from hqc.partition import Partition, partition
+from hqc.pipeline import DEFAULT
+from hqc.types import FixedType, Overflow, Rounding
+
+TIMEOUT = 3600.0
+#: A cutoff in nanoseconds that no path reaches: registers at the outputs alone.
+UNPIPELINED = 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: a style, its figures, and its clock cycles of latency."""
+
+    style: str
+    figures: Figures
+    latency: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", help="default: a jet tagger of random weights, half of them 0")
+    parser.add_argument("--name", help="what the table calls it")
+    parser.add_argument("--clock", type=float, default=5.0, help="nanoseconds")
+    parser.add_argument("--styles", default="layers,hqc,da4ml,csd,multiply")
+    parser.add_argument("--page", type=Path, help="write the table into this page")
+    arguments = parser.parse_args()
+    name = arguments.name or (Path(arguments.model).stem if arguments.model else "jet tagger")
+    model = integer_model(arguments.model)
+    parts = partition(model)
+    network = read_network(model, parts)
+    known: dict[str, Callable[[Path], Iterator[Row]]] = {
+        "layers": lambda f: layered(network, parts, arguments.clock, f),
+        "hqc": lambda f: whole("hqc", lower(network), network, parts, arguments.clock, f),
+        "da4ml": lambda f: da4ml_flow(network, parts, arguments.clock, f),
+        "csd": lambda f: whole(
+            "CSD shift-add trees", csd(network), network, parts, arguments.clock, f
+        ),
+        "multiply": lambda f: whole(
+            "constant `*` and sum, not pipelined", products(network), network, parts, 0.0, f
+        ),
+    }
+    rows: list[Row] = []
+    for style in arguments.styles.split(","):
+        with tempfile.TemporaryDirectory() as scratch:
+            for row in known[style](Path(scratch)):
+                rows.append(row)
+                print(line(row), flush=True)
+    text = table(rows, arguments.clock)
+    print(f"\n{text}")
+    if arguments.page:
+        insert(arguments.page, name, text)
+
+
+def integer_model(path: str | None) -> Model:
+    return run_passes(load(path), DEFAULT) if path else jet_tagger(7, zeros=0.5)
+
+
+def progress(event: Event) -> None:
+    if event.seconds is not None:
+        print(f"  {event.name}: {event.seconds:.1f} s", flush=True)
+
+
+# --- styles ---------------------------------------------------------------------------------
+
+
+def layered(network: Network, parts: Partition, clock: float, folder: Path) -> Iterator[Row]:
+    """hqc's RTL, each layer by itself."""
+    emit(lower(network), parts, clock, folder)
+    found = estimate_project(folder, timeout=TIMEOUT, watch=progress)
+    yield Row("hqc, sum of its layers", found.total, found.latency)
+
+
+def whole(
+    style: str, design: Design, network: Network, parts: Partition, clock: float, folder: Path
+) -> Iterator[Row]:
+    """A design in one synthesis; `clock` 0 has registers at the outputs alone."""
+    check(design, network)
+    latency = emit(design, parts, clock, folder)
+    found = estimate_project(folder, flat=True, timeout=TIMEOUT, watch=progress)
+    yield Row(style, found.total, latency)
+
+
+def emit(design: Design, parts: Partition, clock: float, folder: Path) -> int:
+    own = RtlOptions(latency_cutoff=0.0 if clock else UNPIPELINED)
+    options = BackendOptions(clock_ns=clock or 5.0, own=own)
+    return int(write(design, parts, options, folder).record["latency"])
+
+
+def check(design: Design, network: Network) -> None:
+    """The circuits compute what the layers mean, on random codes."""
+    rng = np.random.default_rng(0)
+    given = {
+        port.name: rng.integers(port.type.limits.lo, port.type.limits.hi + 1, (500, port.size))
+        for port in design.inputs
+    }
+    shapes = {layer.name: layer.shape for layer in network.layers}
+    want = run(network, {name: x.reshape(-1, *shapes[name]) for name, x in given.items()})
+    got = run_design(design, given)
+    for name in design.outputs:
+        fraction = design.of(name).type.fraction
+        layer = next(x for x in network.layers if x.name == name)
+        scaled = got[name] << max(0, layer.result.fraction - fraction)
+        assert np.array_equal(scaled, want[name].reshape(len(scaled), -1)), f"{name} differs"
+
+
+def csd(network: Network) -> Design:
+    """Canonical signed digits and balanced trees, each output by itself."""
+
+    def by_digits(
+        sums: Sums, inputs: Sequence[int], weight: Any, bias: Sequence[int], where: Any = None
+    ) -> list[Scaled]:
+        found = []
+        for column, start in zip(weight.T, bias, strict=True):
+            used = [(Scaled(w), int(c)) for w, c in zip(inputs, column, strict=True) if c]
+            product = dot(sums, *zip(*used, strict=True)) if used else None
+            found.append(offset(sums, product, int(start)))
+        return found
+
+    with mock.patch.object(lower_windows, "multiply", by_digits):
+        return lower(network)
+
+
+def products(network: Network) -> Design:
+    """Constant multiplications, summed one after the other: Yosys is left to find the rest."""
+
+    def plain(
+        sums: Sums, inputs: Sequence[int], weight: Any, bias: Sequence[int], where: Any = None
+    ) -> list[Scaled]:
+        builder, found = sums.builder, []
+        for column, start in zip(weight.T, bias, strict=True):
+            total = builder.constant(int(start))
+            for wire, number in zip(inputs, column, strict=True):
+                if number:
+                    product = builder.add(Product(wire, builder.constant(int(number))))
+                    total = builder.add(Add(total, product))
+            found.append(Scaled(total))
+        return found
+
+    with mock.patch.object(lower_windows, "multiply", plain):
+        return lower(network)
+
+
+# --- da4ml's own flow -----------------------------------------------------------------------
+
+
+def da4ml_flow(network: Network, parts: Partition, clock: float, folder: Path) -> Iterator[Row]:
+    """da4ml's tracer, solver, pipeliner and Verilog, with as many stages as hqc's."""
+    from da4ml.codegen import VerilogModel
+    from da4ml.trace import HWConfig, comb_trace, to_pipeline
+
+    stages = emit(lower(network), parts, clock, folder / "hqc")
+    inputs, output = traced(network, HWConfig(1, -1, -1))
+    logic = comb_trace(inputs, output)
+    cutoff = math.ceil(logic.latency[1] / stages)
+    while len(to_pipeline(logic, cutoff).solutions) >= stages:  # its latency is one more
+        cutoff += 1
+    while len(to_pipeline(logic, cutoff).solutions) < stages - 1:
+        cutoff -= 1
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = VerilogModel(logic, "net", folder / "da4ml", latency_cutoff=cutoff)
+        model.write()
+    files = sorted((folder / "da4ml").rglob("*.v"))
+    texts = {file: file.read_text() for file in files}
+    used = [
+        file
+        for file in files
+        if file.stem == "net" or any(file.stem in t for f, t in texts.items() if f != file)
+    ]
+    used = [f for f in used if "lookup" not in f.stem and "wrapper" not in f.stem]
+    found = measure(used, "net", timeout=TIMEOUT, watch=progress)
+    held = len(to_pipeline(logic, cutoff).solutions)
+    yield Row("da4ml's own Verilog", found, held + 1)
+
+
+def traced(network: Network, config: Any) -> tuple[Any, Any]:
+    """The network in da4ml's tracer; it rounds ties up where the model rounds them to even."""
+    from da4ml.trace import FixedVariableArrayInput
+
+    values: dict[str, Any] = {}
+    for layer in network.layers:
+        if isinstance(layer, kinds.Input):
+            given = FixedVariableArrayInput(layer.size, config)
+            values[layer.name] = assigned(given, layer.result)
+            first = given
+        elif isinstance(layer, kinds.Dense):
+            x = values[layer.sources[0]]
+            values[layer.name] = assigned(x @ layer.weight.values + layer.bias.values, layer.result)
+        elif isinstance(layer, kinds.Activation):
+            x = values[layer.sources[0]]
+            x = x.relu() if layer.function == "relu" else x
+            values[layer.name] = assigned(x, layer.result)
+        else:
+            raise SystemExit(f"da4ml's row has no form of {type(layer).__name__}")
+    return first, values[network.outputs[0]]
+
+
+def assigned(x: Any, type_: FixedType) -> Any:
+    rounding = "TRN" if type_.rounding is Rounding.FLOOR else "RND"
+    integer = type_.width - type_.fraction - int(type_.signed)
+    first = not hasattr(x, "_vars") or all(v._from == () for v in np.ravel(x._vars))
+    if first or type_.overflow is Overflow.WRAP:
+        return x.quantize(
+            type_.signed, integer, type_.fraction, "WRAP", "TRN" if first else rounding
+        )
+    return x.quantize(type_.signed, integer, type_.fraction, "SAT", rounding)
+
+
+# --- the table ------------------------------------------------------------------------------
+
+
+def line(row: Row) -> str:
+    f = row.figures
+    return (
+        f"| {row.style} | {f.lut:,} | {f.packed:,} | {f.flip_flops:,} | {f.carry:,} | "
+        f"{f.delay_ns:.1f} | {row.latency} | {f.seconds:.0f} |"
+    )
+
+
+def table(rows: Sequence[Row], clock: float) -> str:
+    heads = ("RTL", "LUT", "packed", "FF", "CARRY4", "delay ns", "latency", "CPU s")
+    head = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    return "\n".join((*head, *map(line, rows), "", f"{find()}, clock {clock:g} ns."))
+
+
+def insert(page: Path, name: str, text: str) -> None:
+    """Put a table between the marks of its name."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not found or end not in rest:
+        raise SystemExit(f"{page} has no marks {begin} and {end}")
+    after = rest.partition(end)[2]
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - start:.0f} s in all")
