@@ -4,6 +4,8 @@ JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# For the tests of its adapter; its own pins (and CUDA) contradict those of constraints.txt.
+FINN   := finn-plus==1.6.1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs test lint long clean
@@ -19,6 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo 'hqc needs Python 3.11 or newer; try: make PYTHON=python3.11'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,brevitas,plots,datasets,torchao,iree,estimate,rtl]'
+	$(BIN)/python -m pip install --quiet --no-deps '$(FINN)'
 	@touch $@
 
 demo: $(STAMP)  ## sensitivities, bit widths, training and both backends on a toy of LHC jets

@@ -259,7 +259,7 @@ def _estimate(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--flat", action="store_true", help="one synthesis instead of one per layer")
     p.add_argument(
-        "--quick", action="store_true", help="predict LUTs in milliseconds instead: no synthesis"
+        "--quick", action="store_true", help="predict it in milliseconds instead: no synthesis"
     )
 
 

@@ -51,7 +51,9 @@ def quantize(p: argparse.ArgumentParser) -> None:
     p.add_argument("--restart", action="store_true", help="throw that state away first")
     p.add_argument("--plots", metavar="DIR", help="draw traces, bits, training and accuracy")
     p.add_argument(
-        "--measure", action="store_true", help="with a budget of LUTs: have Yosys count them, too"
+        "--measure",
+        action="store_true",
+        help="with a budget of LUTs or area: have Yosys count",
     )
     _measuring(p)
     group = _choice(p)
@@ -101,7 +103,8 @@ def _choice(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         action="append",
         default=[],
         metavar="NAME=N",
-        help="bops=350k, size=2kB, lut=12k (predicted), or a name of --cost-table; repeatable",
+        help="bops=350k, size=2kB, lut=12k or area=4mm2 (predicted), or a name of --cost-table; "
+        "repeatable",
     )
     group.add_argument(
         "--activation-bits",

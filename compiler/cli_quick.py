@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["predict", "prediction_text"]
 
+#: Of the column of sizes, by their unit.
+_HEADS = {"lut": "LUT", "area_um2": "area um2"}
+
 
 def predict(options: Namespace, console: Console) -> Result:
     """Predict what the synthesis of a compiled directory's RTL will count.
@@ -44,16 +47,17 @@ def predict(options: Namespace, console: Console) -> Result:
 
 def prediction_text(found: Prediction) -> str:
     """A table of layers, and how sure it is."""
-    rows = [("layer", "kind", f"{'LUT':>9}", f"{'within':>8}", f"{'FF':>9}", f"{'share':>7}")]
+    head = _HEADS[found.unit]
+    rows = [("layer", "kind", f"{head:>9}", f"{'within':>8}", f"{'FF':>9}", f"{'share':>7}")]
     for row in found.rows:
-        share = row.lut / found.lut if found.lut else 0.0
-        counts = f"{row.lut:9,.0f}", f"{100 * row.bar:6.0f} %", f"{row.flip_flops:9,.0f}"
+        share = row.size / found.size if found.size else 0.0
+        counts = f"{row.size:9,.0f}", f"{100 * row.bar:6.0f} %", f"{row.flip_flops:9,.0f}"
         rows.append((row.name, row.kind, *counts, f"{share:7.1%}"))
-    whole = f"{found.lut:9,.0f}", f"{100 * found.bar:6.0f} %", f"{found.flip_flops:9,.0f}"
+    whole = f"{found.size:9,.0f}", f"{100 * found.bar:6.0f} %", f"{found.flip_flops:9,.0f}"
     rows.append(("sum", "", *whole, ""))
-    head = (
+    title = (
         f"{found.target}: predicted, fitted on {found.fitted['tool']}\n"
         f"  clock {found.clock_ns:g} ns, latency about {found.latency} cycles"
     )
     notes = "\n".join(f"  {note}" for note in found.notes)
-    return f"{head}\n\n{table(rows)}\n\n{notes}"
+    return f"{title}\n\n{table(rows)}\n\n{notes}"

@@ -101,10 +101,10 @@ def allocate_command(options: Namespace, console: Console) -> Result:
 
 def quantize_command(options: Namespace, console: Console) -> Result:
     """`hqc quantize`."""
-    from hqc.frontends.hawq.lut_cost import LutCost
+    from hqc.frontends.hawq.lut_cost import PredictedCost
     from hqc.frontends.hawq.models import check_fit
     from hqc.frontends.hawq.plots import require_matplotlib
-    from hqc.frontends.hawq.promise import lut_promise
+    from hqc.frontends.hawq.promise import UNITS, promise
     from hqc.frontends.hawq.record import check_output, save_trained
     from hqc.frontends.hawq.workflow import quantize, untrained
 
@@ -125,22 +125,24 @@ def quantize_command(options: Namespace, console: Console) -> Result:
             watch=console.watch,
         )
         record = {"model": options.model, "data": data.name, **found.record}
-        if isinstance(costs.get("lut"), LutCost):
-            record["lut"] = lut_promise(
-                *(found.net, data.x[:2], settings.budgets["lut"]),
-                planned=found.plan.costs["lut"],
-                measured=options.measure,
-                watch=console.watch,
-            )
+        for name, cost in costs.items():
+            if isinstance(cost, PredictedCost):
+                record[name] = promise(
+                    *(name, found.net, data.x[:2], settings.budgets[name]),
+                    planned=found.plan.costs[name],
+                    measured=options.measure,
+                    watch=console.watch,
+                )
         save_trained(output, found.net, data.x[:2], record)
         if options.plots:
             draw_training(Path(options.plots), found, data, settings.scheme, console)
     if untrained(record["accuracy"]["float"], classes):
         warning = "the float model is hardly better than a guess: --float-epochs N trains it first"
         console.line(console.style(warning, "warning"))
-    if (luts := record.get("lut")) and not luts["kept"]:
-        warning = "the budget of LUTs is not sure to be kept: ask for less, or --measure it"
-        console.line(console.style(warning, "warning"))
+    for name, unit in UNITS.items():
+        if name in record and not record[name]["kept"]:
+            warning = f"the budget of {unit} is not sure to be kept: ask for less, or --measure it"
+            console.line(console.style(warning, "warning"))
     console.line()
     console.line(f"{output}: the trained program; its state was in {work}")
     return Result(record_text(output, record), {"output": str(output), **record})
@@ -227,14 +229,14 @@ def _choice(options: Namespace, candidates: tuple[int, ...]) -> Choice:
 
 
 def _costs(options: Namespace, scheme: Scheme) -> Mapping[str, Cost]:
-    """Costs by name: those of a file before the one that is predicted, which takes its time."""
+    """Costs by name: those of a file before those that are predicted, which take their time."""
     from hqc.frontends.hawq.budget import parse_budgets
-    from hqc.frontends.hawq.lut_cost import LutCost
+    from hqc.frontends.hawq.lut_cost import PREDICTED
     from hqc.frontends.hawq.providers import COSTS, cost_file
 
     found = dict(COSTS)
-    if "lut" in parse_budgets(options.budget):
-        found["lut"] = LutCost(scheme)
+    asked = parse_budgets(options.budget)
+    found |= {name: make(scheme) for name, make in PREDICTED.items() if name in asked}
     return found | (cost_file(Path(options.cost_table)) if options.cost_table else {})
 
 

@@ -90,14 +90,15 @@ def record_text(path: Path, record: Mapping[str, Any]) -> str:
         f"  epochs    {len(history['float'])} float, {len(history['quantised'])} quantised",
         "  versions  " + ", ".join(f"{k} {v}" for k, v in versions.items()),
     ]
-    if luts := record.get("lut"):
-        lines.insert(3, f"  LUTs      {_luts(luts)}")
+    for name, head in (("area", "um2"), ("lut", "LUTs")):
+        if name in record:
+            lines.insert(3, f"  {head:8}  {_promised(record[name])}")
     return "\n".join(lines) + "\n\n" + table(rows)
 
 
-def _luts(luts: Mapping[str, Any]) -> str:
-    """A budget of LUTs and what came of it."""
-    text = f"budget {luts['budget']:,.0f}, predicted {luts['predicted']:,} to {luts['most']:,}"
-    if luts["measured"] is None:
+def _promised(found: Mapping[str, Any]) -> str:
+    """A budget of LUTs or area and what came of it."""
+    text = f"budget {found['budget']:,.0f}, predicted {found['predicted']:,} to {found['most']:,}"
+    if found["measured"] is None:
         return text
-    return f"{text}, measured {luts['measured']:,} by {luts['tool']}"
+    return f"{text}, measured {found['measured']:,} by {found['tool']}"

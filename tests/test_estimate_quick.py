@@ -17,8 +17,10 @@ from tensor_graphs import convolutions, elementwise, movements, pools, residual,
 from hqc.backends.estimate import yosys
 from hqc.backends.estimate.counts import Bounds, Tally
 from hqc.backends.estimate.features import bits_of, digit_planes, matrix_features
+from hqc.backends.estimate.figures import Figures
+from hqc.backends.estimate.liberty import find_osu018
 from hqc.backends.estimate.measure import measure
-from hqc.backends.estimate.quick import coefficients, quick_estimate
+from hqc.backends.estimate.quick import AREA, LUTS, coefficients, quick_estimate
 from hqc.backends.estimate.tally import tallies
 from hqc.backends.layers import (
     Activation,
@@ -151,8 +153,8 @@ def test_every_layer_is_counted(make: Callable[[], tuple[Model, Partition]]) -> 
     names = [layer.name for layer in network.layers if not isinstance(layer, Input)]
     found = quick_estimate(network)
     assert [row.name for row in found.rows] == names
-    assert found.lut == pytest.approx(sum(row.lut for row in found.rows))
-    assert all(row.lut >= 0 for row in found.rows)
+    assert found.size == pytest.approx(sum(row.size for row in found.rows))
+    assert all(row.size >= 0 for row in found.rows)
 
 
 # --- figures --------------------------------------------------------------------------------
@@ -165,18 +167,52 @@ def matrix(bits: int, shape: tuple[int, int] = (24, 12), seed: int = 1) -> Codes
 
 
 def test_more_bits_are_more_luts() -> None:
-    by_weights = [quick_estimate(dense(matrix(bits), 6)).lut for bits in range(2, 9)]
-    by_inputs = [quick_estimate(dense(matrix(5), bits)).lut for bits in range(1, 11)]
+    by_weights = [quick_estimate(dense(matrix(bits), 6)).size for bits in range(2, 9)]
+    by_inputs = [quick_estimate(dense(matrix(5), bits)).size for bits in range(1, 11)]
     assert by_weights == sorted(by_weights)
     assert by_inputs == sorted(by_inputs)
+
+
+def test_more_bits_are_more_area() -> None:
+    by_weights = [quick_estimate(dense(matrix(bits), 6), AREA).size for bits in range(2, 9)]
+    by_inputs = [quick_estimate(dense(matrix(5), bits), AREA).size for bits in range(1, 11)]
+    assert by_weights == sorted(by_weights)
+    assert by_inputs == sorted(by_inputs)
+
+
+def test_an_area_has_the_flip_flops_in_it() -> None:
+    network, table = dense(matrix(6, (48, 16)), 8), coefficients(AREA)
+    slow, fast = (quick_estimate(network, AREA, clock) for clock in (5.0, 2.0))
+    more = fast.flip_flops - slow.flip_flops
+    assert more > 0
+    assert fast.size - slow.size == pytest.approx(table.register * more)
+    logic = table.logic(tallies(network)["y"])
+    assert slow.size == pytest.approx(logic + table.register * slow.flip_flops)
+    assert any("mapped for 5 ns" in note for note in fast.notes)
+    assert not any("mapped for 5 ns" in note for note in slow.notes)
+    luts = [quick_estimate(network, clock_ns=clock).size for clock in (5.0, 2.0)]
+    assert luts[0] == luts[1]
+
+
+def test_given_tables_cost_gates_by_their_content() -> None:
+    codes = np.arange(64)
+    smooth, rough = codes // 8, np.random.default_rng(0).integers(0, 8, 64)
+    found = []
+    for row in (smooth, rough):
+        tally = Tally()
+        tally.look_up(Bounds(*ends(1, 0, 63), 0), row[None, :], 0)
+        found.append(tally.counts)
+    assert found[0]["table"] == found[1]["table"] == 3  # one look-up table a bit
+    assert found[0]["flip"] == 1 + 3 + 7  # bits of 0..7, eight entries each
+    assert found[1]["flip"] > 60
 
 
 @given(st.integers(2, 7), st.integers(0, 50))
 def test_a_layer_twice_as_wide_takes_more(bits: int, seed: int) -> None:
     wide = matrix(bits, (16, 16), seed)
     if np.any(wide[:, :8]):
-        half = quick_estimate(dense(wide[:, :8], 6)).lut
-        assert half <= quick_estimate(dense(wide, 6)).lut
+        half = quick_estimate(dense(wide[:, :8], 6)).size
+        assert half <= quick_estimate(dense(wide, 6)).size
 
 
 def test_adders_are_near_those_of_the_solver() -> None:
@@ -195,22 +231,25 @@ def test_latency_is_near_the_schedule() -> None:
         assert abs(quick_estimate(network, clock_ns=clock).latency - latency) <= 1 + latency / 3
 
 
-def test_the_document_says_what_it_is() -> None:
-    found = quick_estimate(dense(matrix(4), 6)).to_json()
+@pytest.mark.parametrize(("target", "unit"), [(LUTS, "lut"), (AREA, "area_um2")])
+def test_the_document_says_what_it_is(target: str, unit: str) -> None:
+    found = quick_estimate(dense(matrix(4), 6), target).to_json()
     json.dumps(found)
-    assert found["predicted"] is True
+    assert (found["target"], found["predicted"]) == (target, True)
     assert "Yosys" in found["fitted"]["tool"]
-    assert found["total"]["lut_most"] > found["total"]["lut"] > 0
+    assert found["total"][f"{unit}_most"] > found["total"][unit] > 0
+    assert found["layers"][0][unit] == found["total"][unit]
     assert any("not synthesised" in note for note in found["notes"])
 
 
 def test_other_targets_are_refused() -> None:
-    with pytest.raises(HqcError, match="HQC434"):
-        quick_estimate(dense(matrix(3), 4), "asic-osu018")
+    with pytest.raises(HqcError, match=r"HQC434(.|\n)*fpga-xcup and asic-osu018"):
+        quick_estimate(dense(matrix(3), 4), "asic-my.lib")
 
 
-def test_the_table_knows_requantisers_between_its_rows() -> None:
-    table = coefficients()
+@pytest.mark.parametrize("target", [LUTS, AREA])
+def test_the_table_knows_requantisers_between_its_rows(target: str) -> None:
+    table = coefficients(target)
     low, high = table.requantiser(12, 6), table.requantiser(13, 6)
     assert table.requantiser(12.5, 6) == pytest.approx((low + high) / 2)
     assert table.requantiser(99, 6) == table.requantiser(200, 6)
@@ -226,6 +265,15 @@ def scaled(scale: int, bits: int) -> Network:
     bias = Constant(biases, Range(-100, 200, 0).fit())
     type_ = FixedType(False, bits, bits, Rounding.FLOOR, Overflow.SAT)
     return alone(Requantise("y", ("x",), (8,), type_, scale=held, bias=bias), 14, 8)
+
+
+def synthesised(network: Network, folder: Path, target: str) -> Figures:
+    design = lower(network)
+    block, stages = design.blocks[-1], schedule(design, cutoff_of(5.0))
+    path = folder / "layer.v"
+    text = circuit_module("layer", block.circuit, stages.blocks[block.name], block.bus, False)
+    path.write_text(text, encoding="utf-8")
+    return measure([path], "layer", target)
 
 
 def rectified() -> Network:
@@ -246,16 +294,30 @@ def rectified() -> Network:
 def test_predictions_are_near_yosys(network: Network, within: float, tmp_path: Path) -> None:
     if yosys.find_or_none() is None:
         pytest.skip("no Yosys")
-    design = lower(network)
-    block, stages = design.blocks[-1], schedule(design, cutoff_of(5.0))
-    path = tmp_path / "layer.v"
-    text = circuit_module("layer", block.circuit, stages.blocks[block.name], block.bus, False)
-    path.write_text(text, encoding="utf-8")
-    assert quick_estimate(network).lut == pytest.approx(measure([path], "layer").lut, rel=within)
+    figures = synthesised(network, tmp_path, LUTS)
+    assert quick_estimate(network).size == pytest.approx(figures.lut, rel=within)
 
 
-def test_the_bars_are_of_all_kinds() -> None:
-    table = coefficients()
+@pytest.mark.emulation
+@pytest.mark.parametrize(
+    ("network", "within"),
+    [
+        (dense(matrix(4, (10, 8)), 6), 0.35),
+        (dense(matrix(6, (48, 6)), 5, np.arange(6) - 3), 0.35),  # of several stages
+        (scaled(46985, 8), 0.6),
+        (rectified(), 0.6),  # one limit is fewer gates than two
+    ],
+)
+def test_areas_are_near_yosys(network: Network, within: float, tmp_path: Path) -> None:
+    if yosys.find_or_none() is None or find_osu018() is None:
+        pytest.skip("no Yosys, or no osu018 cells")
+    figures = synthesised(network, tmp_path, AREA)
+    assert quick_estimate(network, AREA).size == pytest.approx(figures.area_um2, rel=within)
+
+
+@pytest.mark.parametrize("target", [LUTS, AREA])
+def test_the_bars_are_of_all_kinds(target: str) -> None:
+    table = coefficients(target)
     assert set(table.bars) >= {"dense", "requantise", "threshold", "table", "activation"}
     assert 0 < table.total < 0.3
     assert min(table.factors.values()) >= 0
@@ -267,6 +329,13 @@ def test_people_read_layers_bars_and_a_sum() -> None:
     assert [row[0] for row in rows] == ["y", "sum"]
     assert "predicted, fitted on Yosys" in text
     assert "not synthesised" in text
+
+
+def test_people_read_areas_of_cells() -> None:
+    text = prediction_text(quick_estimate(dense(matrix(4), 6), AREA))
+    assert text.startswith("asic-osu018: predicted")
+    assert "area um2" in text
+    assert "LUT" not in text
 
 
 def test_one_run_for_all_is_nothing_to_predict() -> None:

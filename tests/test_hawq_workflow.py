@@ -193,6 +193,9 @@ def test_budgets_are_what_they_say(number: int, factor: str) -> None:
     found = parse_budgets([f"bops={number}{factor}", f"size={number}{factor}B"])
     assert found == {"bops": number * times, "size": 8 * number * times}
     assert parse_budgets([f"size={number}{factor}bit"]) == {"size": number * times}
+    found = parse_budgets([f"area={number}{factor}um2"])
+    assert found == parse_budgets([f"area={number}{factor}"]) == {"area": number * times}
+    assert parse_budgets([f"area={number}{factor}mm2"]) == {"area": 1e6 * number * times}
 
 
 def test_widths_are_what_they_say() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,16 @@ def test_options_that_do_not_apply(hqc: Run, model: Path) -> None:
         ended = hqc("compile", model, "-b", "rtl", "-o", "out", *option)
         assert ended.status == Exit.USAGE, option
         assert "HQC001" in ended.err
+    assert not Path("out").exists()
+
+
+def test_without_da4ml_the_exit_status_is_that_of_a_missing_tool(
+    hqc: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "da4ml.cmvm", None)
+    ended = hqc("compile", model, "-b", "rtl", "-o", "out")
+    assert ended.status == Exit.TOOL
+    assert "HQC404" in ended.err
     assert not Path("out").exists()
 
 

@@ -193,7 +193,7 @@ def test_without_da4ml_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(HqcError) as error:
         lower(networks("dense", 3))
     (found,) = error.value.diagnostics
-    assert (found.code, found.helps) == ("HQC404", ("pip install da4ml",))
+    assert (found.code, found.helps) == ("HQC404", ('pip install "hqc[rtl]"',))
 
 
 def test_a_requantiser_of_wide_constants_is_exact() -> None:

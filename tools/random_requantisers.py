@@ -20,14 +20,14 @@ _TRIES = 10
 
 
 def requantiser_table(fit: Coefficients) -> list[list[float]]:
-    """Look-up tables of a requantiser by the widths of its accumulator and its result."""
+    """Sizes of a requantiser by the widths of its accumulator and its result."""
     rng = np.random.default_rng(5)
     table = []
     for width in _WIDTHS:
         row = []
         for bits in _BITS:
             tried = [random_requantiser(rng, width, bits) for _ in range(_TRIES)]
-            row.append(round(float(np.mean([fit.lut(tallies(n)["y"]) for n in tried])), 2))
+            row.append(round(float(np.mean([fit.whole(tallies(n)["y"]) for n in tried])), 2))
         table.append(row)
     return table
 

@@ -11,12 +11,12 @@ What is counted, in all instances of a layer together:
     larger    bits of maxima, and `longer` those beyond the second of each
     product   products of the widths of two factors
     table     distinct tables of 64 bits, and `select` joints of such tables
+    flip      entries of such tables that differ from the one before: what they are in gates
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -187,9 +187,10 @@ class Tally:
         for (lo, hi, row), number in cases.items():
             codes = np.clip(np.arange(lo, hi + 1) - first, 0, rows.shape[1] - 1)
             width = int(bits_of(np.array([lo]), np.array([hi]))[0])
-            tables, joints = _tables(kept[row][codes], lo, width)
+            tables, joints, flips = _tables(kept[row][codes], lo, width)
             self.count("table", number * tables)
             self.count("select", number * joints)
+            self.count("flip", number * flips)
             self.gates(1 + max(0, width - _INPUTS + 1) // 2)
 
 
@@ -199,8 +200,8 @@ def zeros_of(codes: Codes) -> Codes:
     return found
 
 
-def _tables(values: Codes, lo: int, width: int) -> tuple[int, int]:
-    """Distinct 64-bit tables of all result bits that are not constant, and joints of them.
+def _tables(values: Codes, lo: int, width: int) -> tuple[int, int, int]:
+    """Distinct 64-bit tables of all result bits that are not constant, joints of them, and flips.
 
     Entries are in the order of the address as the hardware has it: two's complement.
     """
@@ -210,18 +211,16 @@ def _tables(values: Codes, lo: int, width: int) -> tuple[int, int]:
     top = int(max(abs(int(values.min())), abs(int(values.max())))).bit_length() + 1
     planes: Array = ((whole >> np.arange(top)[:, None]) & 1).astype(np.uint8)
     tables = _blocks(planes, min(width, _INPUTS))
-    joints = sum(_blocks(planes, held) for held in range(_INPUTS + 2, width + 2, 2))
-    return tables, joints
+    joints = sum(len(_blocks(planes, held)) for held in range(_INPUTS + 2, width + 2, 2))
+    return len(tables), joints, int(np.abs(np.diff(tables.astype(np.int8))).sum())
 
 
-def _blocks(planes: Array, held: int) -> int:
-    """Distinct functions of the `held` low address bits that are not constant."""
+def _blocks(planes: Array, held: int) -> Array:
+    """Distinct functions (n, 2**held) of the low address bits that are not constant."""
     held = min(held, planes.shape[1].bit_length() - 1)
     blocks = planes.reshape(-1, 1 << held)
     blocks = blocks ^ blocks[:, :1]  # a function and its inverse are one table
     packed = np.packbits(blocks, axis=1)
-    return len(_unique(map(bytes, packed[packed.any(axis=1)])))
-
-
-def _unique(rows: Iterable[bytes]) -> set[bytes]:
-    return set(rows)
+    found = sorted({bytes(row) for row in packed[packed.any(axis=1)]})
+    rows = np.frombuffer(b"".join(found), np.uint8).reshape(-1, packed.shape[1])
+    return np.unpackbits(rows, axis=1, count=1 << held)

@@ -31,7 +31,7 @@ from hqc.backends.rtl.options import RtlOptions
 from hqc.backends.rtl.proof.certify import certify
 from hqc.backends.rtl.simulation.simulate import RtlEmulator, emulator
 from hqc.backends.rtl.simulation.wrapper import read_interface
-from hqc.diagnostics import Diagnostic, HqcError
+from hqc.diagnostics import Diagnostic, Exit, HqcError
 from hqc.partition import Partition
 from hqc.types import INT64_BITS
 
@@ -77,11 +77,17 @@ class Rtl(Backend):
     def check(
         self, model: Model, partition: Partition, options: BackendOptions
     ) -> list[Diagnostic]:
-        """What has no logic, ports that are too wide, and designs that are too large."""
+        """What has no logic, ports that are too wide, and designs that are too large.
+
+        Raises:
+            HqcError: HQC404, da4ml is missing.
+        """
         found = [*_options(options), *_ports(partition)]
         try:
             design = _design(read_network(model, partition), options)
         except HqcError as error:
+            if error.exit is Exit.TOOL:  # nothing is wrong with the model
+                raise
             return [*found, *error.diagnostics]
         return [*found, *_too_many(_Sizes.of(design, options))]
 

@@ -13,9 +13,17 @@ __all__ = ["parse_assignment", "parse_budgets", "parse_candidates"]
 LEAST, MOST = 2, 16
 """Widths that `quantize_model` knows."""
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-_BITS_PER_BYTE = 8
+#: What a unit is worth, and the cost that it is of.
+_UNITS = {
+    "B": (8.0, "size"),
+    "bit": (1.0, "size"),
+    "bits": (1.0, "size"),
+    "mm2": (1e6, "area"),
+    "um2": (1.0, "area"),
+}
+_WRITTEN = {"size": "in bytes or bits", "area": "in mm2 or um2"}
 _BUDGET = re.compile(
-    r"(?P<name>\w[\w.-]*)=(?P<number>\d[\d_]*\.?\d*(e\d+)?)(?P<factor>[kMG]?)(?P<unit>B|bits?)?"
+    r"(?P<name>\w[\w.-]*)=(?P<number>\d[\d_]*\.?\d*(e\d+)?)(?P<factor>[kMG]?)(?P<unit>B|bits?|[mu]m2)?"
 )
 _ASSIGNED = re.compile(r"(?P<layer>[\w.]+)=(?P<weights>\d+)(/(?P<inputs>\d+))?")
 
@@ -24,9 +32,11 @@ Bits = Mapping[str, tuple[int, int]]
 
 
 def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
-    """Upper limits by cost: "bops=350k", "size=2kB" (in bits: "size=16kbit"), "lut=5000".
+    """Upper limits by cost: "bops=350k", "size=2kB" (in bits: "size=16kbit"), "lut=5000",
+    "area=4mm2" (in square micrometres: "area=4e6", "area=4e6um2").
 
     Factors are k, M and G, all decimal. Sizes have a unit, bytes (B) or bits; they are bits here.
+    An area is um2 here.
 
     Raises:
         HqcError: HQC001, a text of another form, two budgets for one cost, or a unit that does
@@ -43,16 +53,18 @@ def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
         value = float(match["number"].replace("_", "")) * _FACTORS[match["factor"]]
         if name == "size" and unit is None:
             raise _bad_budget(text, "a size is in bytes or bits: size=2kB, size=16kbit")
-        if name != "size" and unit is not None:
-            raise _bad_budget(text, f"{unit} is a unit of sizes: {name} is a plain number")
+        worth, owner = _UNITS[unit] if unit else (1.0, name)
+        if name != owner:
+            what = _WRITTEN.get(name, "a plain number")
+            raise _bad_budget(text, f"{unit} is a unit of {owner}s: {name} is {what}")
         if not math.isfinite(value) or value <= 0:
             raise _bad_budget(text, "nothing fits into it")
-        found[name] = value * (_BITS_PER_BYTE if unit == "B" else 1)
+        found[name] = value * worth
     return found
 
 
 def _bad_budget(text: str, why: str) -> HqcError:
-    helps = ("such as bops=350k, size=2kB, lut=12k, or a name of the cost table",)
+    helps = ("such as bops=350k, size=2kB, lut=12k, area=4mm2, or a name of the cost table",)
     return reject("HQC001", f"budget {text!r}: {why}", helps=helps, exit_=Exit.USAGE)
 
 

@@ -1,4 +1,4 @@
-"""LUTs as a budget: what the rtl backend's logic is predicted to take, by bit widths.
+"""LUTs and area as budgets: what the rtl backend's logic is predicted to take, by bit widths.
 
 A layer's matrix is quantised at each candidate width and counted (`hqc.backends.estimate.quick`):
 its real signed digits, its columns, once per position of a convolution. What enters sets the width
@@ -7,6 +7,9 @@ scale costs what such ones cost on average, one with a power of two a rounding a
 
 A `Table` knows pairs of knobs. Where a requantiser depends on three (weights, what enters, what
 leaves), it is taken apart so that no combination is ever given less than predicted.
+
+An area has the flip-flops of pipeline stages in it, as many as a clock of 5 ns takes; those of
+pools are not among them.
 
 A budget is to be kept by the trained network, whose weights and scales are not these: each entry
 is the prediction with `MARGIN` on top.
@@ -24,7 +27,8 @@ import torch
 from hqc.backends.estimate.counts import Bounds, Tally
 from hqc.backends.estimate.features import Matrix as Features
 from hqc.backends.estimate.features import bits_of, matrix_features
-from hqc.backends.estimate.quick import Coefficients, coefficients
+from hqc.backends.estimate.quick import AREA, CLOCK_NS, LUTS, Coefficients, coefficients
+from hqc.backends.rtl.emission.delays import cutoff_of
 from hqc.frontends.hawq.costs import Shape, Table, candidates
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.logic import Logic, Matrix, Pool, Requantisers
@@ -33,7 +37,7 @@ from hqc.frontends.torch import WeightQuant
 from hqc.ir import Array
 from hqc.types import FixedType, Overflow, Rounding
 
-__all__ = ["MARGIN", "LutCost"]
+__all__ = ["MARGIN", "PREDICTED", "AreaCost", "LutCost", "PredictedCost"]
 
 #: On top of each prediction: its own error, and what training changes.
 MARGIN = 0.15
@@ -61,10 +65,34 @@ class LutCost:
         Raises:
             HqcError: HQC612, a knob without candidates; HQC603, the model has no quantised form.
         """
-        return _Tables(net, self.scheme, 1 + self.margin, coefficients()).whole()
+        return _Tables(net, self.scheme, 1 + self.margin, coefficients(LUTS)).whole()
 
 
-#: A number of LUTs from the widths of some knobs.
+@dataclass(frozen=True)
+class AreaCost:
+    """Area of the trained network's cells in um2, logic and flip-flops: osu018, at 5 ns.
+
+    Attributes:
+        scheme: how weights and activations are quantised.
+        margin: on top of each prediction.
+    """
+
+    scheme: Scheme = field(default_factory=Scheme)
+    margin: float = MARGIN
+
+    def __call__(self, net: Network) -> Table:
+        """The table.
+
+        Raises:
+            HqcError: HQC612, a knob without candidates; HQC603, the model has no quantised form.
+        """
+        return _Tables(net, self.scheme, 1 + self.margin, coefficients(AREA)).whole()
+
+
+PredictedCost = LutCost | AreaCost
+#: Costs that are predicted, by the name of their budget.
+PREDICTED: Mapping[str, type[PredictedCost]] = {"lut": LutCost, "area": AreaCost}
+#: A size, LUTs or um2, from the widths of some knobs.
 Term = Callable[..., float]
 
 
@@ -73,6 +101,8 @@ class _Tables:
         self.net, self.scheme, self.factor, self.fit = net, scheme, factor, fit
         self.logic = net.logic() if net.logic is not None else Logic()
         self.shapes = {shape.name: shape for shape in net.shapes}
+        self.rows = self.logic.requantisers or _rows_of_chain(net)
+        self.readers = {name: row.elements for row in self.rows for name in row.readers}
         self.features = cache(self._features)
 
     def whole(self) -> Table:
@@ -80,8 +110,7 @@ class _Tables:
         table = Table()
         for shape in self.net.shapes:
             table = table + self._matrix(shape)
-        rows = self.logic.requantisers or _rows_of_chain(self.net)
-        for row in rows:
+        for row in self.rows:
             for source in row.sources:
                 table = table + self._requantisers(row, source)
         for pool in self.logic.pools:
@@ -125,12 +154,26 @@ class _Tables:
     def _matrix(self, shape: Shape) -> Table:
         name = shape.name
 
-        def luts(weights: int, entering: int) -> float:
-            found = self._at(name, weights, self._width(name, entering))
+        def size(weights: int, entering: int) -> float:
+            width = self._width(name, entering)
+            found = self._at(name, weights, width)
             sums = sum(self.fit.matrix(m) for m in found.matrices)
-            return shape.positions * (sums + self._offsets(name, found.width))
+            logic = shape.positions * (sums + self._offsets(name, found.width))
+            return logic + self._registers(shape, found, width)
 
-        return self._table((name, self._entering(name)), luts)
+        return self._table((name, self._entering(name)), size)
+
+    def _registers(self, shape: Shape, found: _Sums, entering: int) -> float:
+        """Size of a layer's flip-flops.
+
+        Of a layer that reads no requantisers each position counts its own window, so there are
+        never fewer than predicted.
+        """
+        stages = max((self.fit.path(m) for m in found.matrices), default=0.0) / _CUTOFF
+        elements = self.readers.get(shape.name, shape.inputs * shape.positions)
+        results = shape.outputs * shape.positions
+        held = self.fit.flip_flops(stages, elements * entering, results * found.width)
+        return self.fit.register * held
 
     def _offsets(self, name: str, width: float) -> float:
         """Adders of biases; with free scales they are part of the requantisers."""
@@ -145,7 +188,7 @@ class _Tables:
         reader = row.readers[0]
         signed = not row.positive or self.scheme.mode != "asymmetric"
 
-        def luts(weights: int, entering: int, leaving: int) -> float:
+        def size(weights: int, entering: int, leaving: int) -> float:
             width = self._at(source, weights, self._width(source, entering)).width
             bits = self._width(reader, leaving)
             return row.elements * self._requantiser(width, bits, signed)
@@ -162,10 +205,10 @@ class _Tables:
         if not source:
             return added + self._table((self._entering(reader),), again)
         knobs = source, self._entering(source), self._entering(reader)
-        return added + self._table(knobs, luts)
+        return added + self._table(knobs, size)
 
     def _requantiser(self, width: float, bits: int, signed: bool) -> float:
-        """LUTs of one."""
+        """Size of one."""
         if not self.scheme.power_of_two:
             return self.fit.requantiser(width, bits)
         tally, whole = Tally(), round(width)
@@ -173,14 +216,15 @@ class _Tables:
         drops = max(0, whole - 1 - _SPARE - bits)
         type_ = FixedType(signed, bits, bits, Rounding.ROUND, Overflow.SAT)
         tally.assign(Bounds(lo, hi, drops), type_)
-        return self.fit.lut(tally)
+        tally.bits_in, tally.bits_out = whole, bits
+        return self.fit.whole(tally)
 
     def _pool(self, pool: Pool) -> Table:
         if not pool.readers:
             return Table()
         reader = pool.readers[0]
 
-        def luts(leaving: int) -> float:
+        def size(leaving: int) -> float:
             bits, factors = self._width(reader, leaving), self.fit.factors
             if not pool.average:
                 return pool.joined * (factors["larger"] * bits + factors["longer"] * (bits - 2))
@@ -188,7 +232,7 @@ class _Tables:
             sums = pool.joined * factors["adder"] * (bits + 1)
             return sums + pool.results * self.fit.requantiser(bits + np.log2(taps), bits)
 
-        return self._table((self._entering(reader),), luts)
+        return self._table((self._entering(reader),), size)
 
     # --- matrices at a width ----------------------------------------------------------------
 
@@ -238,6 +282,8 @@ class _Sums:
     width: float
 
 
+#: Picoseconds of a pipeline stage.
+_CUTOFF = 1000 * cutoff_of(CLOCK_NS)
 #: Width of inputs that matrices are counted with, before they are moved to the real one.
 _ENTERING = 8
 

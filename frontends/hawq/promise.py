@@ -1,4 +1,4 @@
-"""After a training: whether the logic of what was trained keeps its budget of LUTs."""
+"""After a training: whether the logic of what was trained keeps its budget of LUTs or area."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from torch import Tensor, nn
 
 from hqc.backends.base import BackendOptions
 from hqc.backends.estimate.estimate import estimate_project
-from hqc.backends.estimate.quick import quick_estimate
+from hqc.backends.estimate.quick import AREA, LUTS, quick_estimate
 from hqc.backends.network import read_network
 from hqc.events import Watch, ignore, stage
 from hqc.partition import partition
 
-__all__ = ["lut_promise"]
+__all__ = ["UNITS", "promise"]
+
+#: By the name of a budget: what synthesises it, and what it counts.
+_TARGETS = {"lut": LUTS, "area": AREA}
+UNITS = {"lut": "LUTs", "area": "um2"}
 
 
-def lut_promise(
+def promise(
+    name: str,
     net: nn.Module,
     example: Tensor,
     budget: float,
@@ -27,9 +32,10 @@ def lut_promise(
     measured: bool = False,
     watch: Watch = ignore,
 ) -> dict[str, Any]:
-    """Planned, predicted and, on request, measured LUTs of a trained module, as JSON values.
+    """What was planned, is predicted and, on request, measured of a trained module, as JSON values.
 
     Args:
+        name: of the budget: "lut", or "area" in um2.
         net: trained.
         example: inputs, (N, ...).
         budget: that the widths were chosen for.
@@ -38,37 +44,40 @@ def lut_promise(
         watch: told of both.
 
     Returns:
-        "budget", "planned", "predicted", "most" (the prediction and its error bar), "measured"
-        (None if nothing was), "tool", and "kept": whether the measured figure, or else "most",
-        is within the budget.
+        "target", "budget", "planned", "predicted", "most" (the prediction and its error bar),
+        "measured" (None if nothing was), "tool", and "kept": whether the measured figure, or else
+        "most", is within the budget.
 
     Raises:
-        HqcError: HQC430, no Yosys, and others of `estimate_project`, if measured; HQC401, HQC421,
-            the network has no logic.
+        HqcError: HQC430, no Yosys, HQC432, no library of cells, and others of `estimate_project`,
+            if measured; HQC401, HQC421, the network has no logic.
     """
     from hqc.driver import load, run_passes
 
-    with stage("LUTs of what was trained", watch) as note:
+    target, unit = _TARGETS[name], UNITS[name]
+    with stage(f"{unit} of what was trained", watch) as note:
         model = run_passes(load(net, example_inputs=example), "default", verify=False)
         parts = partition(model)
         network = read_network(model, parts)
-        found = quick_estimate(network)
-        note.detail = f"{found.lut:,.0f} predicted, within {100 * found.bar:.0f} %"
-    luts, tool = None, None
+        found = quick_estimate(network, target)
+        note.detail = f"{found.size:,.0f} predicted, within {100 * found.bar:.0f} %"
+    size, tool = None, None
     if measured:
         from hqc.backends.rtl.emission.project import write
         from hqc.backends.rtl.lowering.lower import lower
 
         with tempfile.TemporaryDirectory(prefix="hqc-rtl-") as folder:
             write(lower(network), parts, BackendOptions(), Path(folder))
-            estimate = estimate_project(Path(folder), watch=watch)
-            luts, tool = estimate.total.lut, estimate.tool
+            estimate = estimate_project(Path(folder), target, watch=watch)
+            total, tool = estimate.total, estimate.tool
+            size = total.lut if name == "lut" else round(total.area_um2)
     return {
+        "target": target,
         "budget": budget,
         "planned": planned,
-        "predicted": round(found.lut),
+        "predicted": round(found.size),
         "most": round(found.most),
-        "measured": luts,
+        "measured": size,
         "tool": tool,
-        "kept": (found.most if luts is None else luts) <= budget,
+        "kept": (found.most if size is None else size) <= budget,
     }

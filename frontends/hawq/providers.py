@@ -1,8 +1,8 @@
 """What budgets can be about: each cost is a function from a network to a table of widths.
 
 A new cost is one more function in `COSTS`, or one more entry of the mapping that
-`hqc.frontends.hawq.plan.Planner.of` takes, as the one of `hqc.frontends.hawq.lut_cost` is: it
-takes longer than the others, and is asked only where a budget is about it.
+`hqc.frontends.hawq.plan.Planner.of` takes, as those of `hqc.frontends.hawq.lut_cost` are: they
+take longer than the others, and are asked only where a budget is about them.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def _solver() -> Any:
             "HQC404",
             "da4ml is not installed",
             notes=("it finds the adders of constant matrices",),
-            helps=("pip install da4ml",),
+            helps=('pip install "hqc[rtl]"',),
         ) from error
     return solve
 
