@@ -195,3 +195,19 @@ class Backend(Protocol):
             HqcError: HQC404, the tool is missing; HQC405, it failed or timed out.
         """
         raise reject("HQC001", f"{self.name} has no tool that builds its projects")
+
+
+def wide_ports(partition: Partition, bits: int) -> list[Diagnostic]:
+    """HQC401 for each port that is wider than so many bits."""
+    return [
+        Diagnostic("HQC401", f"port {port.name} has {port.type.width} bits, at most {bits}")
+        for port in (*partition.inputs, *partition.outputs)
+        if port.type.width > bits
+    ]
+
+
+def impossible_pace(options: BackendOptions) -> list[Diagnostic]:
+    """HQC401 for a clock period or a reuse factor that nothing can keep."""
+    if options.clock_ns > 0 and options.reuse_factor >= 1:
+        return []
+    return [Diagnostic("HQC401", "the clock period and the reuse factor must be positive")]

@@ -9,7 +9,14 @@ from typing import Any
 
 from onnx_ir import Model
 
-from hqc.backends.base import BackendOptions, Batch, Capabilities, Emission
+from hqc.backends.base import (
+    BackendOptions,
+    Batch,
+    Capabilities,
+    Emission,
+    impossible_pace,
+    wide_ports,
+)
 from hqc.backends.emulation import CompiledEmulator, compile_emulator
 from hqc.backends.hls4ml_graph import Flavour
 from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
@@ -65,7 +72,7 @@ class Hls4mlBackend:
         self, model: Model, partition: Partition, options: BackendOptions
     ) -> list[Diagnostic]:
         """Everything that keeps this backend from emitting the model; empty if it can."""
-        found = [*self._check_options(options), *self._check_ports(partition)]
+        found = [*self._check_options(options), *wide_ports(partition, INT64_BITS)]
         try:
             network = read_network(model, partition)
         except HqcError as error:
@@ -134,16 +141,4 @@ class Hls4mlBackend:
         if not _IDENTIFIER.fullmatch(options.project):
             message = f"project name {options.project!r} is not a C++ identifier"
             found.append(Diagnostic("HQC401", message, helps=("use letters and digits",)))
-        if not (options.clock_ns > 0 and options.reuse_factor >= 1):
-            message = "the clock period and the reuse factor must be positive"
-            found.append(Diagnostic("HQC401", message))
-        return found
-
-    def _check_ports(self, partition: Partition) -> list[Diagnostic]:
-        able = self.capabilities()
-        return [
-            Diagnostic("HQC401", f"port {port.name} has {port.type.width} bits, at most {limit}")
-            for limit in (able.port_bits,)
-            for port in (*partition.inputs, *partition.outputs)
-            if port.type.width > limit
-        ]
+        return [*found, *impossible_pace(options)]

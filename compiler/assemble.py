@@ -100,13 +100,18 @@ def training_record(model: object) -> dict[str, Any] | None:
     Raises:
         HqcError: HQC002, the record in the file is damaged.
     """
+    record = whole_record(model)
+    hidden = ("magic", "format", "settings")
+    return None if record is None else {k: v for k, v in record.items() if k not in hidden}
+
+
+def whole_record(model: object) -> dict[str, Any] | None:
+    """The same with the settings of the training; raises likewise."""
     if not isinstance(model, str | Path) or Path(model).suffix not in (".pt", ".pt2"):
         return None
     from hqc.frontends.hawq.record import read_record
 
-    record = read_record(Path(model))
-    hidden = ("magic", "format", "settings")
-    return None if record is None else {k: v for k, v in record.items() if k not in hidden}
+    return read_record(Path(model))
 
 
 def add_to_report(directory: Path, key: str, found: Mapping[str, Any]) -> None:

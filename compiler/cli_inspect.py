@@ -19,26 +19,18 @@ def show_command(options: Namespace, console: Console) -> Result:
     path = Path(options.model)
     if path.is_dir():
         return _show_directory(path)
+    from hqc.assemble import whole_record
     from hqc.driver import load
     from hqc.text import print_module
 
     text = print_module(load(path, hawq_model=options.hawq_model))
     document: dict[str, Any] = {"model": path.name, "text": text}
-    if record := _training_record(path):
+    if record := whole_record(path):
         from hqc.cli_training_text import record_text
 
         document["training"] = record
         text = f"{record_text(path, record)}\n\n{text}"
     return Result(text.rstrip(), document)
-
-
-def _training_record(path: Path) -> dict[str, Any] | None:
-    """How a program came about, where `hqc quantize` made it."""
-    if path.suffix not in (".pt", ".pt2"):
-        return None
-    from hqc.frontends.hawq.record import read_record
-
-    return read_record(path)
 
 
 def _show_directory(path: Path) -> Result:

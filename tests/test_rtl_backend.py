@@ -225,6 +225,15 @@ def test_a_flipped_bit_is_caught_and_named(hqc: Run, mine: Path) -> None:
     assert re.search(rf"HQC42[45].*{path.name}:\d+", ended.err), ended.err
 
 
+def test_among_several_directories_the_line_is_named_too(hqc: Run, built: Path, mine: Path) -> None:
+    path = next((mine / "project" / "rtl").glob("*fc1*.v"))
+    path.write_text(path.read_text().replace("2'd0}", "2'd1}", 1))
+    ended = hqc("check", built, mine)
+    assert ended.status == Exit.NOT_EXACT
+    assert re.search(rf"HQC403.*{mine.name} is not bit-exact", ended.err), ended.err
+    assert re.search(rf"HQC42[45].*{path.name}:\d+", ended.err), ended.err
+
+
 def test_a_flip_that_no_vector_shows_is_caught_by_the_proof(hqc: Run, mine: Path) -> None:
     """The stored vectors are one zero sample: only the proof sees every input."""
     for side, array in (("inputs", np.zeros((1, 4), np.float32)), ("outputs", None)):

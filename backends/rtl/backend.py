@@ -17,6 +17,8 @@ from hqc.backends.base import (
     Capabilities,
     Emission,
     EmittedLayer,
+    impossible_pace,
+    wide_ports,
 )
 from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
 from hqc.backends.network import OPERATORS, read_network
@@ -82,7 +84,7 @@ class Rtl(Backend):
         Raises:
             HqcError: HQC404, da4ml is missing.
         """
-        found = [*_options(options), *_ports(partition)]
+        found = [*_options(options), *wide_ports(partition, INT64_BITS)]
         try:
             design = _design(read_network(model, partition), options)
         except HqcError as error:
@@ -111,7 +113,7 @@ class Rtl(Backend):
             HqcError: HQC401, HQC421, what `check` finds; HQC404, da4ml is missing.
         """
         chosen = self.complete(options)
-        if found := [*_options(chosen), *_ports(partition)]:
+        if found := [*_options(chosen), *wide_ports(partition, INT64_BITS)]:
             raise HqcError(found)
         design = _design(read_network(model, partition), chosen)
         sizes = _Sizes.of(design, chosen)
@@ -161,18 +163,7 @@ def _options(options: BackendOptions) -> list[Diagnostic]:
         message = f"rtl has no io {options.io!r}"
         helps = ("its interface has all elements of a port at once: io_parallel",)
         found.append(Diagnostic("HQC401", message, helps=helps))
-    if not (options.clock_ns > 0 and options.reuse_factor >= 1):
-        message = "the clock period and the reuse factor must be positive"
-        found.append(Diagnostic("HQC401", message))
-    return found
-
-
-def _ports(partition: Partition) -> list[Diagnostic]:
-    return [
-        Diagnostic("HQC401", f"port {port.name} has {port.type.width} bits, at most {INT64_BITS}")
-        for port in (*partition.inputs, *partition.outputs)
-        if port.type.width > INT64_BITS
-    ]
+    return [*found, *impossible_pace(options)]
 
 
 @dataclass(frozen=True)
