@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,6 +127,17 @@ class Emulator(Protocol):
         """Codes of each output port for codes of each input port, one call for the whole batch."""
 
 
+class Prepared(Protocol):
+    """A model made ready for a backend to write, or what keeps it from being written."""
+
+    @property
+    def objections(self) -> Sequence[Diagnostic]:
+        """What `Backend.check` finds."""
+
+    def emit(self, directory: Path, vectors: tuple[Batch, Batch] | None = None) -> Emission:
+        """As `Backend.emit`; where there are objections, it raises them."""
+
+
 class Backend(Protocol):
     """A target: checks, writes, emulates and builds projects.
 
@@ -136,6 +147,10 @@ class Backend(Protocol):
     One that can prove something of a project as its files are now has a further method,
     `prove(model, partition, directory)`: plain data for the report, in which `claim` is one line
     for people; it raises where the project is not what was proven of the model.
+
+    One whose `check` does most of the work of `emit` has a further method,
+    `prepare(model, partition, options)`, that gives a `Prepared` for both. A compile then calls
+    neither of the two, and does the work once.
     """
 
     @property

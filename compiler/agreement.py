@@ -2,13 +2,14 @@
 
 Backends may want other forms of the integer graph, so the graphs of two directories can differ;
 what the hardware gives for the same inputs cannot. Outputs are compared pair by pair with `==`: as
-codes where two ports have one step, as exact values where they have not.
+codes where two ports have one step, as exact values where they have not. What backends can prove of
+their directories is proven again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from hqc import arrays
-from hqc.artifact import Artifact, CheckResult
-from hqc.diagnostics import Diagnostic, Exit, HqcError, reject
+from hqc.artifact import Artifact, CheckResult, Samples
+from hqc.diagnostics import Diagnostic, Exit, HqcError, joined, reject
 from hqc.events import Watch, ignore, stage
 from hqc.exactness import CHUNK, CodeComparison
 from hqc.ir import Array
@@ -26,10 +27,38 @@ from hqc.partition import Port
 from hqc.registry import Registry
 from hqc.types import INT64_BITS, Codes
 
-__all__ = ["Agreement", "Pair", "agree"]
+__all__ = ["Agreement", "Pair", "Proof", "agree"]
 
 #: Options of a compile that decide what the model is, beside its file.
 _MEANING = ("quantise", "input_types")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the backend of a directory proves of it, or why it does not hold.
+
+    Attributes:
+        found: as `Artifact.prove` gives it: empty for a backend that proves nothing, and where
+            there is an error.
+        error: that `Artifact.prove` raised, such as HQC424 for a project that computes something
+            else than the model; None where nothing is wrong.
+    """
+
+    found: Mapping[str, Any] = field(default_factory=dict)
+    error: HqcError | None = None
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Proof:
+        """Prove what can be proven of a directory as it is now."""
+        try:
+            return cls(artifact.prove())
+        except HqcError as error:
+            return cls(error=error)
+
+    @property
+    def claim(self) -> str:
+        """One line for people; empty where nothing is proven."""
+        return str(self.found.get("claim", ""))
 
 
 @dataclass(frozen=True)
@@ -56,22 +85,24 @@ class Agreement:
         directories: as they were given.
         backends: that wrote them.
         checks: each directory by itself, against the exact executor.
+        proofs: what its backend proves of each directory, for all inputs, or what refutes it.
         pairs: all pairs, in the order of the directories.
     """
 
     directories: tuple[str, ...]
     backends: tuple[str, ...]
     checks: tuple[CheckResult, ...]
+    proofs: tuple[Proof, ...]
     pairs: tuple[Pair, ...]
 
     @property
     def exact(self) -> bool:
-        """Whether each directory is exact and all agree."""
+        """Whether each directory is exact and all agree, on the samples; see `error` for proofs."""
         return self.first is None
 
     @property
     def first(self) -> str | None:
-        """The first difference in words, with the directory, or None."""
+        """The first difference on the samples in words, with the directory, or None."""
         alone = [
             f"{directory}: {check.first}"
             for directory, check in zip(self.directories, self.checks, strict=True)
@@ -80,7 +111,18 @@ class Agreement:
         return next(iter([*alone, *(p.found.first for p in self.pairs if p.found.first)]), None)
 
     def error(self) -> HqcError | None:
-        """HQC403 (exit status 3): one diagnostic per wrong directory, one about pairs; or None."""
+        """All that is wrong, as one error, or None; its exit status is that of the first.
+
+        HQC403 (3) for each directory that is not exact, and one about the pairs that differ; then
+        the errors of the proofs, which need no sample that shows the difference: HQC424, HQC425
+        (3).
+        """
+        wrong = [proof.error for proof in self.proofs if proof.error is not None]
+        if found := self._differences():
+            wrong = [HqcError(found, Exit.NOT_EXACT), *wrong]
+        return joined(wrong)
+
+    def _differences(self) -> list[Diagnostic]:
         found: list[Diagnostic] = []
         for directory, check in zip(self.directories, self.checks, strict=True):
             if (error := check.error()) is not None:
@@ -89,7 +131,7 @@ class Agreement:
         differing = [pair for pair in self.pairs if pair.found.first is not None]
         if differing:
             found.append(_disagreement(differing, len(self.pairs)))
-        return HqcError(found, Exit.NOT_EXACT) if found else None
+        return found
 
 
 def _disagreement(differing: Sequence[Pair], pairs: int) -> Diagnostic:
@@ -107,7 +149,7 @@ def _disagreement(differing: Sequence[Pair], pairs: int) -> Diagnostic:
 
 def agree(
     directories: Sequence[str | Path],
-    samples: int | Array | Mapping[str, Array] = 0,
+    samples: int | Samples = 0,
     seed: int = 1,
     *,
     registry: Registry | None = None,
@@ -115,11 +157,14 @@ def agree(
 ) -> Agreement:
     """Check compiled directories of one model, each by itself and against each other.
 
-    All run on the stored vectors of the first directory, and on the samples.
+    All run on the stored vectors of the first directory, and on the samples. What a backend can
+    prove of its directory is proven anew; a proof that fails stands in the result, beside all other
+    differences.
 
     Args:
         directories: two or more, made by `compile` from one model.
-        samples: how many fresh samples beside the stored vectors, or samples of your own.
+        samples: how many fresh samples beside the stored vectors, or samples of your own: arrays,
+            or a .npy or .npz file.
         seed: of the fresh samples.
         registry: where their backends come from.
         watch: called at the beginning and the end of each stage.
@@ -131,10 +176,11 @@ def agree(
     names = tuple(str(directory) for directory in directories)
     artifacts = [Artifact.open(directory, registry) for directory in directories]
     _require_one_model(names, artifacts)
-    checks = []
+    checks, proofs = [], []
     for name, artifact in zip(names, artifacts, strict=True):
         with stage(f"check {name}", watch) as note:
             checks.append(artifact.check(samples, seed))
+            proofs.append(Proof.of(artifact))
             note.detail = f"{checks[-1].samples} samples"
     with stage("compare the directories", watch) as note:
         inputs = _shared_inputs(artifacts[0], samples, seed)
@@ -146,7 +192,7 @@ def agree(
         count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
         note.detail = f"{count}, {pairs[0].found.samples} samples"
     backends = tuple(artifact.manifest.backend for artifact in artifacts)
-    return Agreement(names, backends, tuple(checks), pairs)
+    return Agreement(names, backends, tuple(checks), tuple(proofs), pairs)
 
 
 # --- one model ----------------------------------------------------------------------------------
@@ -208,9 +254,7 @@ def _words(ports: Sequence[tuple[str, tuple[int, ...]]]) -> str:
 # --- the same samples ---------------------------------------------------------------------------
 
 
-def _shared_inputs(
-    first: Artifact, samples: int | Array | Mapping[str, Array], seed: int
-) -> dict[str, arrays.Floats]:
+def _shared_inputs(first: Artifact, samples: int | Samples, seed: int) -> dict[str, arrays.Floats]:
     """The stored vectors of the first directory, then the samples that it is checked on."""
     stored, fresh = first.stored_inputs(), first.fresh_inputs(samples, seed)
     if not fresh:

@@ -16,7 +16,7 @@ from hqc import arrays, assemble, exactness, manifest, staging
 from hqc.backends.base import Backend, Emulator
 from hqc.diagnostics import Exit, HqcError, reject
 from hqc.events import Watch, ignore
-from hqc.guard import emulate, guarded
+from hqc.guard import emulate, guarded, proven_by
 from hqc.ir import Array, Boundary, boundaries, load
 from hqc.manifest import Manifest
 from hqc.options import closest, usage
@@ -27,7 +27,11 @@ from hqc.report_file import read_report
 if TYPE_CHECKING:
     from hqc.backends.estimate.estimate import Estimate
 
-ENGINES = ("emulation", "rtl", "exact")
+#: What runs any directory; the name of a directory's own backend is its emulation, too.
+ENGINES = ("emulation", "exact")
+
+#: Samples of one's own, in the model's units: the only input, all by name, or a file of either.
+Samples = Array | Mapping[str, Array] | str | Path
 
 
 @dataclass(frozen=True)
@@ -165,17 +169,14 @@ class Artifact:
         Args:
             x: inputs by name, each (N, *shape); or one array, for a model with one input, which
                 gives back one array if the model has one output.
-            engine: "emulation", the project as it is; "rtl", the same for a project that is
-                Verilog; "exact", the integer executor.
+            engine: "emulation", the project as it is, or the name of the backend that wrote it,
+                which is the same; "exact", the integer executor.
 
         Raises:
-            HqcError: HQC005, the inputs do not fit; HQC001, no such engine; HQC404/HQC405, g++.
+            HqcError: HQC005, the inputs do not fit; HQC001, no such engine, or another backend's;
+                HQC404/HQC405, a tool of the emulation is missing, or fails.
         """
-        if engine not in ENGINES:
-            raise usage(f"engine {engine!r} is not known", *closest(engine, ENGINES))
-        if engine == "rtl" and self.manifest.backend != "rtl":
-            message = f"engine rtl simulates Verilog; {self.path} is for {self.manifest.backend}"
-            raise usage(message, "compile the model with -b rtl, or use the engine emulation")
+        self._require_engine(engine)
         if isinstance(x, Mapping):
             return self._run(x, engine)
         outputs = self._run(arrays.by_name(np.asarray(x), self.inputs), engine)
@@ -183,33 +184,58 @@ class Artifact:
             raise arrays.several_outputs(outputs)
         return next(iter(outputs.values()))
 
+    def _require_engine(self, engine: str) -> None:
+        own = self.manifest.backend
+        if engine in (*ENGINES, own):
+            return
+        if engine in self.registry.backends:
+            raise usage(
+                f"engine {engine} runs directories for {engine}; {self.path} is for {own}",
+                f"compile the model with -b {engine}, or use the engine emulation",
+            )
+        raise usage(f"engine {engine!r} is not known", *closest(engine, (*ENGINES, own)))
+
     def _run(self, x: Mapping[str, Array], engine: str) -> dict[str, Array]:
         inputs = arrays.check_inputs(x, self.inputs)
         if engine == "exact":
             return self.exact.run(inputs)
         return self.partition.decode(self.emulator.run(self.partition.encode(inputs)))
 
-    def check(self, samples: int | Array | Mapping[str, Array] = 0, seed: int = 1) -> CheckResult:
+    def check(self, samples: int | Samples = 0, seed: int = 1) -> CheckResult:
         """Rebuild the emulation of `project/` as it is now, and compare it with the exact executor.
 
         Args:
-            samples: how many fresh samples beside the stored vectors, or samples of your own.
+            samples: how many fresh samples beside the stored vectors, or samples of your own:
+                arrays, or a .npy or .npz file.
             seed: of the fresh samples.
 
         Raises:
             HqcError: HQC005/HQC006 for unusable samples or files, HQC404/HQC405 for g++.
         """
+        fresh = self.fresh_inputs(samples, seed)
         inputs, stored = self.stored_inputs(), self._vectors("outputs")
         vectors = exactness.compare_runs(self.partition, inputs, self.emulator.run, self.exact)
         again = self.exact.run(inputs)
         same = set(again) == set(stored) and all(
             np.array_equal(again[name], stored[name]) for name in again
         )
-        fresh = self.fresh_inputs(samples, seed)
         if not fresh:
             return CheckResult(vectors, None, same)
         compared = exactness.compare_runs(self.partition, fresh, self.emulator.run, self.exact)
         return CheckResult(vectors, compared, same)
+
+    def prove(self) -> dict[str, Any]:
+        """What the backend proves of `project/` as it is now, for all inputs.
+
+        Returns:
+            Plain data, with one line for people under `claim`; empty for a backend that proves
+            nothing.
+
+        Raises:
+            HqcError: HQC424, the project computes something else than the model; HQC425, it is
+                not in the form that the backend writes; HQC301, the backend is not installed here.
+        """
+        return proven_by(self.backend, self.model, self.partition, self.path / "project")
 
     def build(self, timeout: float = 4 * 3600.0) -> dict[str, Any]:
         """Run the backend's own tool on `project/`, and add what it reports to `report.json`.
@@ -249,14 +275,19 @@ class Artifact:
         """
         return arrays.check_inputs(self._vectors("inputs"), self.inputs)
 
-    def fresh_inputs(
-        self, samples: int | Array | Mapping[str, Array], seed: int
-    ) -> dict[str, arrays.Floats]:
-        """As many generated samples, or the given ones, checked; none for 0."""
+    def fresh_inputs(self, samples: int | Samples, seed: int) -> dict[str, arrays.Floats]:
+        """As many generated samples, or the given ones, checked; none for 0.
+
+        Raises:
+            HqcError: HQC001, a negative number; HQC005, the samples do not fit, or their file is
+                missing or damaged.
+        """
         if isinstance(samples, int):
             if samples < 0:
                 raise usage(f"{samples} samples: a number from 0")
             return generate(self.model, samples, seed) if samples else {}
+        if isinstance(samples, str | Path):
+            samples = arrays.read_arrays(Path(samples), self.inputs)
         given = samples if isinstance(samples, Mapping) else arrays.by_name(samples, self.inputs)
         return arrays.check_inputs(given, self.inputs)
 

@@ -44,11 +44,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | str:
         HqcError: HQC001, wrong usage.
     """
     said = io.StringIO()
+    root = parser()
     try:
         with redirect_stdout(said):
-            return parser().parse_args(argv)
+            options, rest = root.parse_known_args(argv)
     except SystemExit:  # argparse leaves this way after --help and --version
         return said.getvalue().rstrip()
+    # argparse gives a positional only words that stand together; options may stand between them
+    several = getattr(options, "several", None)
+    if rest and (several is None or any(word.startswith("-") for word in rest)):
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if several is not None:
+        getattr(options, several).extend(rest)
+    return options
 
 
 def _suggestions(parser: argparse.ArgumentParser, message: str) -> tuple[str, ...]:
@@ -211,12 +219,13 @@ def _run(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--engine",
         default="emulation",
-        help="emulation (the project, default), rtl (the same, of a directory that is for rtl) "
+        help="emulation (the project, default), the name of its backend (the same) "
         "or exact (integers)",
     )
 
 
 def _check(p: argparse.ArgumentParser) -> None:
+    p.set_defaults(several="directories")
     p.add_argument(
         "directories",
         nargs="+",
@@ -359,6 +368,7 @@ def _new(p: argparse.ArgumentParser) -> None:
 
 
 def _golden(p: argparse.ArgumentParser) -> None:
+    p.set_defaults(several="files")
     p.add_argument("files", nargs="+", metavar="FILE.hqir", help="with a RUN line and CHECK lines")
     p.add_argument("--update-golden", action="store_true", help="write the CHECK lines anew")
 

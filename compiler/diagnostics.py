@@ -174,6 +174,13 @@ def reject(
     return HqcError(found, exit_of(code) if exit_ is None else exit_)
 
 
+def joined(errors: Sequence[HqcError]) -> HqcError | None:
+    """One error with the diagnostics of all, and the exit status of the first; None for none."""
+    if not errors:
+        return None
+    return HqcError([found for error in errors for found in error.diagnostics], errors[0].exit)
+
+
 def exit_of(code: str) -> Exit:
     """The exit status that a code leads to, unless the one who raises it says another."""
     return _EXITS.get(code, Exit.REJECTED)

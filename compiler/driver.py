@@ -17,16 +17,16 @@ import numpy as np
 from onnx_ir import Model
 
 from hqc import arrays, assemble, exactness, manifest, pipeline, settings, staging
-from hqc.artifact import Artifact, backend_named, generate, not_exact
-from hqc.backends.base import Backend, BackendOptions, Emission
+from hqc.artifact import Artifact, Samples, backend_named, generate, not_exact
+from hqc.backends.base import Backend, BackendOptions, Emission, Prepared
 from hqc.backends.figures import figures
 from hqc.diagnostics import Exit, HqcError
 from hqc.equiv import OracleComparison, against_oracle, compare
 from hqc.events import Watch, ignore, stage
 from hqc.exactness import ExactCore
 from hqc.execute import Reference
-from hqc.guard import emulate, guarded, measured_by, proven_by
-from hqc.ir import Array, boundaries
+from hqc.guard import emulate, guarded, measured_by, prepared_by, proven_by
+from hqc.ir import boundaries
 from hqc.loading import Loaded, normalise, read
 from hqc.options import CompileOptions, identifier
 from hqc.page.page import write_page
@@ -40,8 +40,6 @@ from hqc.types import FixedType
 STORED = 1000
 #: Samples in the project's own test bench, which vendor simulators run slowly.
 BENCH = 100
-
-Samples = Array | Mapping[str, Array] | str | Path
 
 
 class Keywords(TypedDict, total=False):
@@ -241,10 +239,11 @@ def compile(
         training=assemble.training_record(model),
         watch=watch,
     )
-    job.reject()
+    ready = prepared_by(target, job.model, job.cut, job.settings)
     inputs = job.inputs(given)
     with staging.replacing(directory, manifest.objection) as fresh:
-        emission = job.emit(fresh, inputs)
+        emission = job.emit(fresh, inputs, ready)
+        del ready  # a large design; the proof reads its own from the files
         proof = job.prove(fresh)
         verdict, measured = job.verdict(fresh, inputs)
         if measured:
@@ -285,13 +284,6 @@ class _Job:
     training: Mapping[str, Any] | None
     watch: Watch
 
-    def reject(self) -> None:
-        """Raise what the backend objects to."""
-        with guarded(self.backend):
-            found = self.backend.check(self.model, self.cut, self.settings)
-        if found:
-            raise HqcError(found)
-
     def inputs(self, given: Mapping[str, arrays.Floats] | None) -> dict[str, arrays.Floats]:
         """The user's samples, then generated ones."""
         fresh = generate(self.model, self.options.check or BENCH, self.options.seed)
@@ -299,16 +291,14 @@ class _Job:
             return fresh
         return {name: np.concatenate([given[name], fresh[name]]) for name in fresh}
 
-    def emit(self, fresh: Path, inputs: Mapping[str, arrays.Floats]) -> Emission:
+    def emit(self, fresh: Path, inputs: Mapping[str, arrays.Floats], ready: Prepared) -> Emission:
         """Write the project, the integer graph and the vectors."""
         with stage(f"emit for {self.backend.name}", self.watch) as note:
             stored = {name: x[:STORED] for name, x in inputs.items()}
             codes, expected = self.cut.encode(stored), self.exact.codes(stored)
             bench = tuple({n: c[:BENCH] for n, c in side.items()} for side in (codes, expected))
             with guarded(self.backend):
-                emission = self.backend.emit(
-                    self.model, self.cut, self.settings, fresh / "project", (bench[0], bench[1])
-                )
+                emission = ready.emit(fresh / "project", (bench[0], bench[1]))
             assemble.write_vectors(fresh, stored, self.cut.decode(expected))
             note.detail = f"{len(emission.layers)} layers"
             note.remarks += [warning.message for warning in emission.warnings]

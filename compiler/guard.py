@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model
 
-from hqc.backends.base import Backend, Batch, Emulator
-from hqc.diagnostics import HqcError, reject
+from hqc.backends.base import Backend, BackendOptions, Batch, Emission, Emulator, Prepared
+from hqc.diagnostics import Diagnostic, HqcError, reject
 from hqc.partition import Partition
 from hqc.types import Codes
 from hqc.user_code import place_of
 
-__all__ = ["emulate", "guarded", "measured_by", "proven_by"]
+__all__ = ["emulate", "guarded", "measured_by", "prepared_by", "proven_by"]
 
 
 @contextmanager
@@ -57,6 +57,27 @@ def emulate(backend: Backend, directory: Path, cut: Partition) -> Emulator:
     return found if _ours(backend) else _Guarded(backend, cut, found)
 
 
+def prepared_by(
+    backend: Backend, model: Model, cut: Partition, options: BackendOptions
+) -> Prepared:
+    """A model made ready by a backend: in one go where it can do that, else by its `check`.
+
+    Raises:
+        HqcError: the backend objects to the model; HQC407, it failed in another way.
+    """
+    prepare = getattr(backend, "prepare", None)
+    found: Prepared
+    with guarded(backend):
+        if prepare is not None:
+            found = prepare(model, cut, options)
+        else:
+            objections = tuple(backend.check(model, cut, options))
+            found = _Checked(backend, model, cut, options, objections)
+        if found.objections:
+            raise HqcError(found.objections)
+    return found
+
+
 def measured_by(emulator: Emulator) -> dict[str, Any]:
     """What an emulator measured beside codes; nothing for most of them."""
     return dict(getattr(emulator, "measured", {}))
@@ -73,6 +94,21 @@ def proven_by(backend: Backend, model: Model, cut: Partition, directory: Path) -
         return {}
     with guarded(backend):
         return dict(prove(model, cut, directory))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A model that a backend has looked at, and begins with anew when it writes."""
+
+    backend: Backend
+    model: Model
+    cut: Partition
+    options: BackendOptions
+    objections: tuple[Diagnostic, ...]
+
+    def emit(self, directory: Path, vectors: tuple[Batch, Batch] | None = None) -> Emission:
+        """As `Backend.emit`."""
+        return self.backend.emit(self.model, self.cut, self.options, directory, vectors)
 
 
 @dataclass(frozen=True)

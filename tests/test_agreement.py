@@ -14,9 +14,9 @@ from small_model import Run, small_model
 
 import hqc as api
 from hqc import agreement, cli
-from hqc.agreement import Agreement, Pair
+from hqc.agreement import Agreement, Pair, Proof
 from hqc.artifact import Artifact, CheckResult
-from hqc.diagnostics import Exit, HqcError
+from hqc.diagnostics import Exit, HqcError, reject
 from hqc.exactness import CodeComparison
 from hqc.partition import Port
 from hqc.types import FixedType
@@ -84,12 +84,26 @@ def test_a_tampered_third_is_named(hqc: Run, pair: tuple[Path, Path], tmp_path: 
 
 
 @emulation
-def test_from_python_on_samples_of_ones_own(pair: tuple[Path, Path]) -> None:
+def test_from_python_on_samples_of_ones_own(pair: tuple[Path, Path], tmp_path: Path) -> None:
     x = np.random.default_rng(5).normal(size=(40, 4)).astype(np.float32)
     found = api.agree(pair, x)
     assert found.exact
     assert found.error() is None
     assert found.pairs[0].found.samples == 190
+    assert found.proofs == (Proof(), Proof())  # C++ is emulated, not proven
+    np.save(tmp_path / "x.npy", x)
+    assert api.agree(pair, tmp_path / "x.npy") == found
+
+
+def test_a_file_of_samples_is_read_before_anything_is_compiled(
+    hqc: Run, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Artifact, "emulator", property(lambda _: pytest.fail("it is compiled")))
+    np.save(tmp_path / "wide.npy", np.zeros((3, 5), np.float32))
+    for directories in (pair[:1], pair):
+        for name, code in (("none.npz", "HQC005"), ("wide.npy", "HQC005"), ("x.csv", "HQC001")):
+            ended = hqc("check", *directories, "--samples", tmp_path / name)
+            assert (ended.status, ended.codes) == (Exit.USAGE, [code])
 
 
 @pytest.mark.parametrize(
@@ -146,10 +160,16 @@ def test_ports_of_different_steps_compare_as_values(width: int) -> None:
 def test_errors_of_directories_and_pairs_come_together() -> None:
     good = CheckResult(CodeComparison(3, 6, 0, None), None, True)
     pair = Pair("a", "b", "values", CodeComparison(3, 6, 2, "output y[1, 0] (sample 1): ..."))
-    found = Agreement(("a", "b"), ("vitis", "catapult"), (good, good), (pair,))
+    proofs = Proof({"claim": "all of it"}), Proof(error=reject("HQC424", "b is something else"))
+    found = Agreement(("a", "b"), ("vitis", "rtl"), (good, good), proofs, (pair,))
     assert not found.exact
     error = found.error()
     assert error is not None
     assert error.exit == Exit.NOT_EXACT
-    (diagnostic,) = error.diagnostics
-    assert diagnostic.notes[0] == "a and b: 2 of 6 output values differ"
+    assert [d.code for d in error.diagnostics] == ["HQC403", "HQC424"]
+    assert error.diagnostics[0].notes[0] == "a and b: 2 of 6 output values differ"
+    assert [proof.claim for proof in found.proofs] == ["all of it", ""]
+    same = replace(found, pairs=(replace(pair, found=CodeComparison(3, 6, 0, None)),))
+    assert same.exact  # on the samples
+    assert "HQC424" in str(same.error())
+    assert replace(same, proofs=(Proof(), Proof())).error() is None

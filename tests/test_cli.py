@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_model import Run, content, small_model
 
+from hqc.cli_parser import parse
 from hqc.diagnostics import CODES, Exit
 
 # --- usage ----------------------------------------------------------------------------------
@@ -52,6 +54,9 @@ def test_help_and_version(hqc: Run) -> None:
         (["compile", "m.onnx", "--input-type", "x=float"], "fixed<16,6>"),
         (["compile", "m.onnx", "--input-type", "x=fixed<0,0>"], "width"),
         (["explain", "HQC2O1"], "did you mean HQC201"),
+        (["check", "a", "--smaples", "5", "b"], "did you mean --samples"),
+        (["check", "--samples", "5"], "DIR"),
+        (["show", "a", "b"], "unrecognized arguments: b"),
     ],
 )
 def test_wrong_usage(hqc: Run, arguments: list[str], hint: str) -> None:
@@ -63,6 +68,15 @@ def test_wrong_usage(hqc: Run, arguments: list[str], hint: str) -> None:
     document = hqc(*arguments, "-f", "json").document
     assert document["exit"] == 2
     assert document["diagnostics"][0]["code"] == "HQC001"
+
+
+def test_several_of_one_kind_may_stand_anywhere() -> None:
+    found = parse(["check", "a", "--samples", "5", "b", "c", "-q", "d"])
+    assert isinstance(found, Namespace)
+    assert (found.directories, found.samples) == (["a", "b", "c", "d"], "5")
+    found = parse(["golden", "a.hqir", "--update-golden", "b.hqir"])
+    assert isinstance(found, Namespace)
+    assert found.files == ["a.hqir", "b.hqir"]
 
 
 def test_explain(hqc: Run) -> None:

@@ -57,6 +57,7 @@ def test_run_gives_the_models_units(hqc: Run, compiled: Path, tmp_path: Path) ->
         ("x.npy", "a.npy", "emulation"),
         ("x.npz", "b.npy", "exact"),
         ("x.npy", "c.npz", "emulation"),
+        ("x.npy", "d.npy", "vitis"),  # its own backend
     ):
         ended = hqc("run", compiled, "--input", given, "-o", written, "--engine", engine)
         assert ended.status == Exit.OK, ended.err
@@ -64,6 +65,7 @@ def test_run_gives_the_models_units(hqc: Run, compiled: Path, tmp_path: Path) ->
     assert a.dtype == np.float32
     assert a.shape == (50, 2)
     assert np.array_equal(a, b)
+    assert np.array_equal(a, np.load(tmp_path / "d.npy"))
     assert np.array_equal(a, np.load(tmp_path / "c.npz")["y"])
     assert np.array_equal(a, np.round(a / 0.25) * 0.25)
 
@@ -94,6 +96,18 @@ def test_check_passes_on_what_was_compiled(hqc: Run, compiled: Path) -> None:
     ended = hqc("check", compiled, "--samples", "500", "-f", "json")
     assert ended.status == Exit.OK, ended.err
     assert ended.document["result"]["samples"] == 700
+
+
+@emulation
+def test_options_may_stand_between_directories(hqc: Run, compiled: Path, copy: Path) -> None:
+    ended = hqc("check", compiled, "--samples", "50", copy, "-f", "json")
+    assert ended.status == Exit.OK, ended.err
+    found = ended.document["result"]["directories"]
+    assert [(d["directory"], d["samples"]) for d in found] == [
+        (str(compiled), 250),
+        (str(copy), 250),
+    ]
+    assert all(d["proof"] == {} for d in found)
 
 
 @emulation

@@ -117,7 +117,8 @@ def test_an_unknown_engine_and_wrong_arrays(tmp_path: Path) -> None:
     artifact = hqc.compile(tmp_path / "small.onnx", output=tmp_path / "out", check=None)
     x = np.zeros((2, 4), np.float32)
     for bad, engine, code in (
-        (x, "exat", "HQC001"),
+        (x, "exat", "HQC001.: .*(.|\n)*did you mean exact.*(.|\n)*emulation, exact, vitis"),
+        (x, "catapult", "HQC001.: .*is for vitis(.|\n)*compile the model with -b catapult"),
         (x[:, :3], "exact", "HQC005"),
         ({"z": x}, "exact", "HQC005"),
         (np.zeros((2, 4)) + 0.1, "exact", "HQC005"),

@@ -291,6 +291,22 @@ def test_a_backend_can_ask_for_passes(c99: Any, tmp_path: Path) -> None:
     assert again.manifest.pipeline == made.manifest.pipeline
 
 
+def test_a_backend_that_prepares_is_asked_for_nothing_else(c99: Any, tmp_path: Path) -> None:
+    class Once(type(c99)):  # type: ignore[misc]
+        name = "once"
+
+        def prepare(self, model: Model, partition: Partition, options: BackendOptions) -> Any:
+            self.check = self.emit = None
+            ready = type("Ready", (), {"objections": super().check(model, partition, options)})
+            emit = super().emit
+            ready.emit = lambda _, *where: emit(model, partition, options, *where)
+            return ready()
+
+    registry = Registry.builtin().with_backend(Once())
+    made = hqc.compile(small_model(), "once", tmp_path / "a", registry=registry, check=None)
+    assert (made.path / "project" / "main.c").is_file()
+
+
 def _raises(self: Any, *_: object) -> Any:
     raise RuntimeError("no more paper")
 
@@ -309,6 +325,8 @@ class _Emulator:
     ("methods", "words"),
     [
         ({"check": _raises}, "no more paper"),
+        ({"prepare": _raises}, "no more paper"),
+        ({"prepare": lambda *_: None}, "raised AttributeError"),
         ({"emit": _raises}, "no more paper"),
         ({"emulator": _raises}, "no more paper"),
         ({"emulator": lambda *_: _Emulator({})}, "raised KeyError"),

@@ -118,6 +118,14 @@ def test_a_reuse_factor_makes_a_design_that_takes_a_sample_every_few_cycles(
     assert json.loads(Path("all/report.json").read_text())["project"]["ii"] == 1
 
 
+def test_a_compile_lowers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    lower = rtl_backend.lower
+    monkeypatch.setattr(rtl_backend, "lower", lambda net: (made.append(net), lower(net))[1])
+    compiler.compile(small_model(), "rtl", tmp_path / "out", check=None)
+    assert len(made) == 1
+
+
 def test_what_does_not_fit_is_refused_with_a_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +220,7 @@ def test_the_engine_rtl_is_for_verilog(hqc: Run, compiled: Path) -> None:
     assert ended.status == Exit.USAGE
     assert "HQC001" in ended.err
     assert "is for vitis" in ended.err
+    assert "compile the model with -b rtl, or use the engine emulation" in ended.err
 
 
 def test_a_flipped_bit_is_caught_and_named(hqc: Run, mine: Path) -> None:
@@ -234,8 +243,9 @@ def test_among_several_directories_the_line_is_named_too(hqc: Run, built: Path, 
     assert re.search(rf"HQC42[45].*{path.name}:\d+", ended.err), ended.err
 
 
-def test_a_flip_that_no_vector_shows_is_caught_by_the_proof(hqc: Run, mine: Path) -> None:
-    """The stored vectors are one zero sample: only the proof sees every input."""
+@pytest.fixture
+def unseen(mine: Path) -> Path:
+    """A sign is wrong, and the stored vectors, one zero sample, do not show it; the file of it."""
     for side, array in (("inputs", np.zeros((1, 4), np.float32)), ("outputs", None)):
         path = mine / "vectors" / f"{side}.npz"
         name = np.load(path).files[0]
@@ -248,10 +258,38 @@ def test_a_flip_that_no_vector_shows_is_caught_by_the_proof(hqc: Run, mine: Path
     changed = re.sub(r"(wire signed .*= \{.*\}) - (\{.*\}; //)", r"\1 + \2", text, count=1)
     assert changed != text
     path.write_text(changed)
+    return path
+
+
+def test_a_flip_that_no_vector_shows_is_caught_by_the_proof(
+    hqc: Run, mine: Path, unseen: Path
+) -> None:
     ended = hqc("check", mine)
     assert ended.status == Exit.NOT_EXACT
     assert "HQC403" not in ended.err
-    assert re.search(rf"HQC42[45].*{path.name}:\d+", ended.err), ended.err
+    assert re.search(rf"HQC42[45].*{unseen.name}:\d+", ended.err), ended.err
+
+
+def test_the_proof_is_there_for_python_too(hqc: Run, built: Path, mine: Path, unseen: Path) -> None:
+    assert Artifact.open(built).prove()["complete"]
+    with pytest.raises(HqcError, match=rf"HQC42[45].*{unseen.name}:\d+"):
+        Artifact.open(mine).prove()
+    found = compiler.agree([mine, built])
+    assert found.exact  # on the samples, which do not show it
+    refuted, proven = found.proofs
+    assert "proven for all inputs" in proven.claim
+    error = found.error()
+    assert error is not None
+    assert refuted.error is not None
+    assert error.diagnostics == refuted.error.diagnostics
+    assert re.search(rf"HQC42[45].*{unseen.name}:\d+", str(error))
+    ended = hqc("check", mine, built, "-f", "json")
+    assert ended.status == Exit.NOT_EXACT
+    assert "HQC403" not in ended.err
+    assert re.search(rf"HQC42[45].*{unseen.name}:\d+", ended.err), ended.err
+    one, other = ended.document["result"]["directories"]
+    assert "proof" not in one
+    assert other["proof"] == json.loads((built / "report.json").read_text())["proof"]
 
 
 def test_changed_promises_and_damaged_projects(hqc: Run, mine: Path) -> None:

@@ -84,14 +84,7 @@ class Rtl(Backend):
         Raises:
             HqcError: HQC404, da4ml is missing.
         """
-        found = [*_options(options), *wide_ports(partition, INT64_BITS)]
-        try:
-            design = _design(read_network(model, partition), options)
-        except HqcError as error:
-            if error.exit is Exit.TOOL:  # nothing is wrong with the model
-                raise
-            return [*found, *error.diagnostics]
-        return [*found, *_too_many(_Sizes.of(design, options))]
+        return list(self.prepare(model, partition, options).objections)
 
     def emit(
         self,
@@ -112,22 +105,23 @@ class Rtl(Backend):
         Raises:
             HqcError: HQC401, HQC421, what `check` finds; HQC404, da4ml is missing.
         """
+        return self.prepare(model, partition, options).emit(directory, vectors)
+
+    def prepare(self, model: Model, partition: Partition, options: BackendOptions) -> Lowered:
+        """The model as logic, which is most of the work of both `check` and `emit`.
+
+        Raises:
+            HqcError: HQC404, da4ml is missing.
+        """
         chosen = self.complete(options)
-        if found := [*_options(chosen), *wide_ports(partition, INT64_BITS)]:
-            raise HqcError(found)
-        design = _design(read_network(model, partition), chosen)
-        sizes = _Sizes.of(design, chosen)
-        if found := _too_many(sizes):
-            raise HqcError(found)
-        project = write(design, partition, chosen, directory, vectors)
-        return Emission(
-            self.name,
-            directory,
-            project.files,
-            _layers(design),
-            _warnings(sizes, chosen, project),
-            _report(sizes, project),
-        )
+        found = [*_options(chosen), *wide_ports(partition, INT64_BITS)]
+        try:
+            design = _design(read_network(model, partition), chosen)
+        except HqcError as error:
+            if error.exit is Exit.TOOL:  # nothing is wrong with the model
+                raise
+            return Lowered(partition, chosen, (*found, *error.diagnostics), None)
+        return Lowered(partition, chosen, (*found, *_too_many(_Sizes.of(design, chosen))), design)
 
     def emulator(self, directory: Path, partition: Partition) -> RtlEmulator:
         """The Verilog of an emitted project, simulated."""
@@ -144,6 +138,38 @@ class Rtl(Backend):
         if read_interface(directory, partition).ii > 1:
             return _UNPROVEN
         return certify(read_network(model, partition), partition, directory).describe()
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A model as logic.
+
+    Attributes:
+        partition: whose ports the design has.
+        options: of the hardware, complete.
+        objections: what keeps it from being written.
+        design: the logic, or None where there are objections of which it cannot be made.
+    """
+
+    partition: Partition
+    options: BackendOptions
+    objections: tuple[Diagnostic, ...]
+    design: Design | None
+
+    def emit(self, directory: Path, vectors: tuple[Batch, Batch] | None = None) -> Emission:
+        """As `Rtl.emit`."""
+        if self.design is None or self.objections:
+            raise HqcError(self.objections)
+        sizes = _Sizes.of(self.design, self.options)
+        project = write(self.design, self.partition, self.options, directory, vectors)
+        return Emission(
+            Rtl.name,
+            directory,
+            project.files,
+            _layers(self.design),
+            _warnings(sizes, self.options, project),
+            _report(sizes, project),
+        )
 
 
 def _design(network: Network, options: BackendOptions) -> Design:
