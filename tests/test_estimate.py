@@ -136,6 +136,7 @@ def test_closest_target() -> None:
 LIBERTY = """/* library (not) { cell (this) { ff (IQ) { } } */
 library(tiny) {
   cell (INV) { area : 2; pin (Y) { direction : output; function : "(!A)"; } }
+  cell (BUF) { area : 3; pin (Y) { direction : output; function : "A"; } }
   cell ("DFF") { area : 9; ff (IQ, IQN) { clocked_on : "CK"; next_state : "D"; } }
 }
 """
@@ -145,7 +146,7 @@ def test_liberty_file(tmp_path: Path) -> None:
     path = tmp_path / "tiny.lib"
     path.write_text(LIBERTY)
     found = liberty.read(path)
-    assert (found.library, found.cells, found.registers) == ("tiny", 2, {"DFF"})
+    assert (found.library, found.cells, found.registers) == ("tiny", 3, {"DFF"})
     path.write_text(LIBERTY + " ")
     assert liberty.read(path).local != found.local  # abc remembers libraries by their names
 
@@ -157,6 +158,7 @@ def test_liberty_file(tmp_path: Path) -> None:
         ("module x; endmodule", "no library"),
         ("library (a) { }", "no cell"),
         ("library (a) { cell (INV) { area : 1; } }", "no flip-flop"),
+        ('library (a) { cell (D) { ff (IQ, N) { } pin (Q) { function : "IQ"; } } }', "no buffer"),
     ],
 )
 def test_unusable_liberty_file(tmp_path: Path, text: str | None, reason: str) -> None:

@@ -17,6 +17,8 @@ OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
 _LIBRARY = re.compile(r"\blibrary\s*\(\s*\"?([\w.$-]+)\"?\s*\)\s*\{")
 _CELL = re.compile(r"\bcell\s*\(\s*\"?([\w.$-]+)\"?\s*\)\s*\{")
 _REGISTER = re.compile(r"\bff(?:_bank)?\s*\(")
+_STATE = re.compile(r"\b(?:ff|latch)(?:_bank)?\s*\(")
+_FOLLOWS = re.compile(r"\bfunction\s*:\s*\"\s*\(?\s*[A-Za-z_]\w*\s*\)?\s*\"")
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
@@ -74,7 +76,8 @@ def read(path: Path) -> Liberty:
     """Read what is needed of a Liberty file; Yosys reads the rest.
 
     Raises:
-        HqcError: HQC432, it cannot be read, or has no library, no cell or no flip-flop.
+        HqcError: HQC432, it cannot be read, or has no library, no cell, no flip-flop or no
+            buffer: abc, which buffers and sizes, crashes without one.
     """
     try:
         data = path.read_bytes()
@@ -90,6 +93,8 @@ def read(path: Path) -> Liberty:
     if not registers:
         what = "no flip-flop" if cells else "no cell"
         raise _refused(path, f"its library {library[1]} has {what}")
+    if not any(_FOLLOWS.search(body) for body in cells.values() if not _STATE.search(body)):
+        raise _refused(path, f"its library {library[1]} has no buffer")
     digest = hashlib.sha256(data).hexdigest()
     return Liberty(path, library[1], digest, len(cells), registers)
 
@@ -98,5 +103,5 @@ def _refused(path: Path, reason: str) -> HqcError:
     return reject(
         "HQC432",
         f"{path} cannot serve as a Liberty file: {reason}",
-        helps=("name a file with NLDM tables and a D flip-flop: --target asic-PATH.lib",),
+        helps=("name a file with NLDM tables, a D flip-flop and a buffer: --target asic-PATH.lib",),
     )
