@@ -116,7 +116,16 @@ def _choice(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         action="store_true",
         help="activations 3 bits wider than the layer's own weights, 16 at the first layer",
     )
-    group.add_argument("--per-channel", action="store_true", help="weight scales by channel")
+    group.add_argument(
+        "--per-channel",
+        action=argparse.BooleanOptionalAction,
+        help="weight scales by channel; default: no, but by a budget of LUTs or area as it is best",
+    )
+    group.add_argument(
+        "--power-of-two",
+        action=argparse.BooleanOptionalAction,
+        help="scales that are powers of two; default: as for --per-channel",
+    )
     group.add_argument(
         "--cost-table", metavar="FILE.json", help='{"lut": {"fc1": {"4": 812, "5": 1020}, ...}}'
     )
@@ -131,7 +140,6 @@ def _scheme(p: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--percentile", type=float, default=99.9, metavar="P", help="default: 99.9")
     group.add_argument("--bias-bits", type=int, default=32, metavar="B", help="default: 32")
-    group.add_argument("--power-of-two", action="store_true", help="scales that are powers of two")
 
 
 def _training(p: argparse.ArgumentParser) -> None:
@@ -143,6 +151,14 @@ def _training(p: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="before anything is quantised (default: 0, the model is trained)",
+    )
+    group.add_argument(
+        "--trial-epochs",
+        type=int,
+        default=2,
+        metavar="N",
+        help="where scales are chosen: of each kind, before one is trained (default: 2; 0: by "
+        "predicted loss)",
     )
     group.add_argument("--lr", type=float, default=1e-3, metavar="R", help="default: 0.001")
     group.add_argument("--float-lr", type=float, default=1e-3, metavar="R", help="default: 0.001")

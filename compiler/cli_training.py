@@ -75,14 +75,20 @@ def allocate_command(options: Namespace, console: Console) -> Result:
     if options.plot:
         require_matplotlib()
     choice = _choice(options, parse_candidates(options.bits))
-    how, costs = _measuring(options), _costs(options, _scheme(options))
+    how, costs = _measuring(options), _costs(options)
+    schemes = _schemes(options, costs)
     traces = tuple(Sensitivity.load(Path(file)) for file in options.traces)
     with _threads(options):
         model, data = _subject(options, console)
         _say_if_untrained(model, data, console)
         samples = data.samples(how.samples, how.seed)
         planner, _ = allocate(
-            *(model, samples, choice, how), traces=traces, costs=costs, watch=console.watch
+            *(model, samples, choice, how),
+            traces=traces,
+            schemes=schemes,
+            budgets=budgets,
+            costs=costs,
+            watch=console.watch,
         )
     plan = planner.solve(budgets) if budgets else None
     axis = next(iter(budgets), "bops")
@@ -91,8 +97,12 @@ def allocate_command(options: Namespace, console: Console) -> Result:
     if options.plot:
         chosen = plan.allocation if plan else None
         draw(Path(options.plot), plot_front([p.allocation for p in points], axis, chosen))
-    parts = [plan_text(plan)] if plan else []
+    parts = [plan_text(plan, planner.choice)] if plan else []
     document: dict[str, Any] = plan_document(plan) if plan else {}
+    document["scales"] = {
+        "per_channel": planner.choice.per_channel,
+        "power_of_two": planner.choice.power_of_two,
+    }
     if options.front:
         parts.append(front_text(points, axis))
         document["front"] = [plan_document(point) for point in points]
@@ -113,10 +123,11 @@ def quantize_command(options: Namespace, console: Console) -> Result:
     if options.plots:
         require_matplotlib()
     check_output(output)
-    costs = _costs(options, _scheme(options))
+    costs = _costs(options)
+    schemes = _schemes(options, costs)
     with _threads(options), _resumable(work, options.argv):
         model, data = _subject(options, console)
-        classes, settings = check_fit(model, data), _settings(options, model)
+        classes, settings = check_fit(model, data), _settings(options, model, schemes)
         found = quantize(
             *(model, data, settings),
             costs=costs,
@@ -135,7 +146,7 @@ def quantize_command(options: Namespace, console: Console) -> Result:
                 )
         save_trained(output, found.net, data.x[:2], record)
         if options.plots:
-            draw_training(Path(options.plots), found, data, settings.scheme, console)
+            draw_training(Path(options.plots), found, data, console)
     if untrained(record["accuracy"]["float"], classes):
         warning = "the float model is hardly better than a guess: --float-epochs N trains it first"
         console.line(console.style(warning, "warning"))
@@ -225,10 +236,11 @@ def _choice(options: Namespace, candidates: tuple[int, ...]) -> Choice:
     if options.uncoupled and options.activation_bits:
         raise usage("--uncoupled says what activations have: leave --activation-bits out")
     activations = parse_candidates(options.activation_bits or "8")
-    return Choice(candidates, activations, options.uncoupled, options.per_channel)
+    scales = bool(options.per_channel), bool(options.power_of_two)
+    return Choice(candidates, activations, options.uncoupled, *scales)
 
 
-def _costs(options: Namespace, scheme: Scheme) -> Mapping[str, Cost]:
+def _costs(options: Namespace) -> Mapping[str, Cost]:
     """Costs by name: those of a file before those that are predicted, which take their time."""
     from hqc.frontends.hawq.budget import parse_budgets
     from hqc.frontends.hawq.lut_cost import PREDICTED
@@ -236,11 +248,11 @@ def _costs(options: Namespace, scheme: Scheme) -> Mapping[str, Cost]:
 
     found = dict(COSTS)
     asked = parse_budgets(options.budget)
-    found |= {name: make(scheme) for name, make in PREDICTED.items() if name in asked}
+    found |= {name: make() for name, make in PREDICTED.items() if name in asked}
     return found | (cost_file(Path(options.cost_table)) if options.cost_table else {})
 
 
-def _settings(options: Namespace, model: nn.Module) -> Settings:
+def _settings(options: Namespace, model: nn.Module, schemes: tuple[Scheme, ...]) -> Settings:
     from hqc.frontends.hawq.budget import parse_assignment, parse_budgets, parse_candidates
     from hqc.frontends.hawq.train import Options
     from hqc.frontends.hawq.workflow import Settings
@@ -273,14 +285,26 @@ def _settings(options: Namespace, model: nn.Module) -> Settings:
             device=options.device,
         ),
         batch=options.batch,
-        scheme=_scheme(options),
+        scheme=schemes[0],
+        schemes=schemes if len(schemes) > 1 else (),
+        trial_epochs=options.trial_epochs,
     )
 
 
-def _scheme(options: Namespace) -> Scheme:
-    """How things are quantised; `allocate` asks only for part of it."""
-    from hqc.frontends.hawq.layers import Scheme
+def _schemes(options: Namespace, costs: Mapping[str, Cost]) -> tuple[Scheme, ...]:
+    """How things are quantised: with the scales that are asked for, or those to choose from.
 
-    names = ("mode", "ranges", "percentile", "bias_bits", "power_of_two")
+    What is left open is chosen where a budget is about a cost that tells scales apart, as logic
+    does. `allocate` asks only for part of the scheme.
+    """
+    from hqc.frontends.hawq.budget import parse_budgets
+    from hqc.frontends.hawq.layers import Scheme
+    from hqc.frontends.hawq.providers import SchemeCost
+    from hqc.frontends.hawq.schemes import schemes_of
+
+    names = ("mode", "ranges", "percentile", "bias_bits")
     known = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return Scheme(per_channel=options.per_channel, **known)
+    scales = options.per_channel, options.power_of_two
+    if not any(isinstance(costs.get(name), SchemeCost) for name in parse_budgets(options.budget)):
+        scales = bool(scales[0]), bool(scales[1])
+    return schemes_of(Scheme(**known), *scales)

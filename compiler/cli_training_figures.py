@@ -13,15 +13,12 @@ from hqc.options import usage
 
 if TYPE_CHECKING:
     from hqc.frontends.hawq.datasets import Dataset
-    from hqc.frontends.hawq.layers import Scheme
     from hqc.frontends.hawq.workflow import Quantized
 
 __all__ = ["draw", "draw_training"]
 
 
-def draw_training(
-    folder: Path, found: Quantized, data: Dataset, scheme: Scheme, console: Console
-) -> None:
+def draw_training(folder: Path, found: Quantized, data: Dataset, console: Console) -> None:
     """Write traces, bit widths, curves, and accuracy against bit operations into a directory."""
     from hqc.frontends.hawq import plots
     from hqc.frontends.hawq.allocation import Allocation
@@ -45,7 +42,7 @@ def draw_training(
             draw(folder / f"{quantity}.png", plots.plot_training(curves, quantity))
         points = found.planner.front("bops")
         tried = [
-            (p.costs["bops"], untrained_accuracy(found.float_model, p, data, scheme))
+            (p.costs["bops"], untrained_accuracy(found.float_model, p, data, found.scheme))
             for p in spread(points)
         ]
         accuracy = found.record["accuracy"]

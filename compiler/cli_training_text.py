@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hqc.cli_result import table
 
 if TYPE_CHECKING:
-    from hqc.frontends.hawq.plan import Plan
+    from hqc.frontends.hawq.plan import Choice, Plan
     from hqc.frontends.hawq.sensitivity import Sensitivity
 
 __all__ = ["front_text", "plan_document", "plan_text", "record_text", "traces_text"]
@@ -36,18 +36,23 @@ def traces_text(found: Sensitivity) -> str:
     return f"{table(rows)}\n\n{how}"
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: Plan, choice: Choice) -> str:
     """A table of bit widths, what they cost and what they do to the loss."""
+    from hqc.frontends.hawq.schemes import scales_text
+
     rows = [("layer", "weights", "activations", "predicted increase of the loss")]
     for layer, (weights, activations) in plan.bits.items():
         moved = plan.by_layer.get(layer, 0.0) + plan.by_layer.get(f"{layer}.input", 0.0)
         rows.append((layer, f"{weights} bits", f"{activations} bits", f"{moved:.4g}"))
     costs = ", ".join(f"{name} {_amount(name, value)}" for name, value in plan.costs.items())
-    return f"{table(rows)}\n\nloss {plan.loss_increase:+.4g} predicted; {costs}"
+    scales = scales_text(choice.per_channel, choice.power_of_two)
+    return f"{table(rows)}\n\nloss {plan.loss_increase:+.4g} predicted; {costs}\nscales {scales}"
 
 
 def _amount(name: str, value: float) -> str:
-    return f"{value / 8:,.10g} B" if name == "size" else f"{value:,.10g}"
+    if name == "size":
+        return f"{value / 8:,.10g} B"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:,.10g}"
 
 
 def front_text(points: Sequence[Plan], axis: str) -> str:
@@ -90,6 +95,8 @@ def record_text(path: Path, record: Mapping[str, Any]) -> str:
         f"  epochs    {len(history['float'])} float, {len(history['quantised'])} quantised",
         "  versions  " + ", ".join(f"{k} {v}" for k, v in versions.items()),
     ]
+    if "scales" in record:
+        lines.insert(3, f"  scales    {_scaled(record['scales'])}")
     for name, head in (("area", "um2"), ("lut", "LUTs")):
         if name in record:
             lines.insert(3, f"  {head:8}  {_promised(record[name])}")
@@ -102,3 +109,15 @@ def _promised(found: Mapping[str, Any]) -> str:
     if found["measured"] is None:
         return text
     return f"{text}, measured {found['measured']:,} by {found['tool']}"
+
+
+def _scaled(found: Mapping[str, Any]) -> str:
+    """Scales, and what they were chosen from."""
+    from hqc.frontends.hawq.schemes import scales_text
+
+    text = scales_text(found["per_channel"], found["power_of_two"])
+    tried = found.get("considered", ())
+    if not tried:
+        return text
+    how = "loss in a short training" if "loss" in tried[0] else "predicted loss"
+    return f"{text}; of {len(tried)} kinds the one with the least {how}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from test_hawq_costs import COUPLED, NAMES, SHAPES, UNCOUPLED, WIDTHS, at
 
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.allocation import Allocation, Problem, front, solve
+from hqc.frontends.hawq.budget import parse_budgets
 from hqc.frontends.hawq.costs import Table, bops_table, measured_table, size_table
 from hqc.frontends.hawq.lanczos import Density
 from hqc.frontends.hawq.plots import (
@@ -142,6 +144,27 @@ def test_infeasible_budgets_say_what_would_do() -> None:
         solve(PROBLEM, {"uncoupled": 1, "size": 1})
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(1.0, 1e3), min_size=4, max_size=4), st.integers(-3, 9))
+def test_the_nearest_budget_does_when_it_is_typed(costs: list[float], exponent: int) -> None:
+    """Figures of any size are short in messages, and rounded up."""
+    columns = {
+        knob: {w: cost * w * 10.0**exponent for w in (2, 3)}
+        for knob, cost in zip("abcd", costs, strict=True)
+    }
+    problem = Problem(dict.fromkeys("abcd", (2, 3)), Table(columns), {"area": Table(columns)})
+    least = problem.costs["area"].value(dict.fromkeys("abcd", 2))
+    with pytest.raises(HqcError) as caught:
+        solve(problem, {"area": least * 0.99})
+    (diagnostic,) = caught.value.diagnostics
+    (said,) = diagnostic.helps
+    typed = said.removeprefix("the nearest feasible budget for area is ")
+    assert f"{typed} is the least" in diagnostic.notes[0]
+    budgets = parse_budgets([f"area={typed}"])
+    assert least <= budgets["area"] <= max(least * 1.001, math.ceil(least))
+    assert solve(problem, budgets).costs["area"] <= budgets["area"]
+
+
 def test_ties_give_one_width() -> None:
     problem = Problem(WIDTHS, EQUAL, COSTS, ties=(("fc2", "fc3"), ("fc4", "fc3")))
     for cost in ("uncoupled", "coupled"):
@@ -170,16 +193,18 @@ def test_interactions_of_either_sign(data: st.DataObject) -> None:
     widths = dict.fromkeys(knobs, (2, 3, 4))
     number = st.floats(-5, 5, allow_nan=False).map(lambda x: round(x, 3))
     single = {k: {w: data.draw(number) for w in widths[k]} for k in knobs}
-    pairs = {
-        pair: {key: data.draw(number) for key in itertools.product((2, 3, 4), repeat=2)}
-        for pair in (("a", "b"), ("b", "c"), ("d", "a"))
+    joint = {
+        group: {key: data.draw(number) for key in itertools.product((2, 3, 4), repeat=len(group))}
+        for group in (("a", "b"), ("b", "c"), ("d", "a"), ("d", "b", "c"))
     }
-    luts = {k: {w: data.draw(st.floats(0, 3)) for w in widths[k]} for k in knobs}
-    problem = Problem(widths, Table(single, pairs, 1.5), {"luts": measured_table(luts)})
+    ties = data.draw(st.sampled_from([(), (("a", "b"),), (("c", "b", "d"),), (("d", "c"),)]))
+    exact = st.integers(0, 3 << 20).map(lambda n: n / (1 << 20))  # sums are, in any order
+    luts = {k: {w: data.draw(exact) for w in widths[k]} for k in knobs}
+    problem = Problem(widths, Table(single, joint, 1.5), {"luts": measured_table(luts)}, ties)
     found = solve(problem)
     best = min(problem.objective.value(w) for w in everything(problem))
     assert found.objective == pytest.approx(best, abs=1e-9)
-    budget = sorted(problem.costs["luts"].value(w) for w in everything(problem))[20]
+    budget = sorted(problem.costs["luts"].value(w) for w in everything(problem))[2]
     limited = solve(problem, {"luts": budget})
     allowed = [w for w in everything(problem) if problem.costs["luts"].value(w) <= budget]
     assert limited.objective == pytest.approx(

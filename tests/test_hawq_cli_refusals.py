@@ -66,7 +66,7 @@ def test_bad_models_and_data_have_a_code(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--budget", "bops=1k"), "HQC611(.|\n)*nearest feasible budget for bops is 7,383.411"),
+        (("--budget", "bops=1k"), "HQC611(.|\n)*nearest feasible budget for bops is 7,384$"),
         (("--budget", "size=1B"), "HQC611(.|\n)*8 bits asked for(.|\n)*504 bits"),
         (("--budget", "bops"), "HQC001.*no NAME=NUMBER"),
         (("--budget", "bops=-5"), "HQC001.*no NAME=NUMBER"),
@@ -75,7 +75,10 @@ def test_bad_models_and_data_have_a_code(
         (("--budget", "size=2000"), "HQC001.*bytes or bits"),
         (("--budget", "lut=2mm2"), "HQC001.*mm2 is a unit of areas: lut is a plain number"),
         (("--budget", "area=2kB"), "HQC001.*B is a unit of sizes: area is in mm2 or um2"),
-        (("--budget", "area=2um2"), "HQC611(.|\n)*nearest feasible budget for area"),
+        (
+            ("--budget", "area=2um2"),
+            r"HQC611(.|\n)*2 um2 asked for, ([\d,]+) um2 is the(.|\n)* is \2 um2$",
+        ),
         (("--budget", "bops=1", "--budget", "bops=2"), "HQC001.*one for bops already"),
         (("--budget", "dsp=5"), "HQC612.*costs are: bops, size"),
         ((), "HQC001.*needs a --budget"),
@@ -91,7 +94,16 @@ def test_bad_models_and_data_have_a_code(
 def test_bad_choices_have_a_code(hqc: Run, arguments: tuple[str, ...], said: str) -> None:
     ended = hqc("allocate", "nets.py:Net", "--data", "sets.py:data", *arguments)
     assert ended.status in (Exit.REJECTED, Exit.USAGE)
-    assert re.search(said, ended.err), ended.err
+    assert re.search(said, ended.err, re.MULTILINE), ended.err
+
+
+def test_the_nearest_budget_of_area_is_taken_as_it_is_printed(hqc: Run) -> None:
+    allocate = ("allocate", "nets.py:Net", "--data", "sets.py:data", "--bits", "2,3", "--budget")
+    found = re.search(r"feasible budget for area is (.*)", hqc(*allocate, "area=2um2").err)
+    assert found
+    assert re.fullmatch(r"[\d,]+ um2", found[1])
+    ended = hqc(*allocate, f"area={found[1]}")
+    assert ended.status == Exit.OK, ended.err
 
 
 @pytest.mark.parametrize(

@@ -79,20 +79,21 @@ def test_one_width_of_activations_is_no_knob() -> None:
     one = LutCost()(problem(mlp(), (10,), Choice((2, 4, 6), (5,))))
     several = LutCost()(problem(mlp(), (10,), Choice((2, 4, 6), (5, 5))))
     assert set(one.knobs) == {"0", "3", "5"}
-    assert not one.pairs
+    assert not one.joint
     for weights in (2, 4, 6):
         assert uniform(one, weights, 5) == pytest.approx(uniform(several, weights, 5))
 
 
 @BOTH
-def test_no_combination_is_taken_apart_below_its_prediction(cost: type[PredictedCost]) -> None:
+def test_every_combination_of_knobs_is_its_own_prediction(cost: type[PredictedCost]) -> None:
     net = problem(mlp(), (10,), Choice((2, 5), (3, 4, 8)))
     table = cost(margin=0.0)(net)
     for weights in (2, 5):
         for entering in (3, 4, 8):
             given = replace(net, widths={k: (w,) for k, w in _widths(net, weights, entering)})
             alone = cost(margin=0.0)(given)
-            assert uniform(table, weights, entering) >= uniform(alone, weights, entering) - 1e-6
+            wanted = uniform(alone, weights, entering)
+            assert uniform(table, weights, entering) == pytest.approx(wanted)
 
 
 def _widths(net: Network, weights: int, entering: int) -> list[tuple[str, int]]:

@@ -196,6 +196,7 @@ def test_budgets_are_what_they_say(number: int, factor: str) -> None:
     found = parse_budgets([f"area={number}{factor}um2"])
     assert found == parse_budgets([f"area={number}{factor}"]) == {"area": number * times}
     assert parse_budgets([f"area={number}{factor}mm2"]) == {"area": 1e6 * number * times}
+    assert parse_budgets([f"area={number:,}{factor} um2"]) == found
 
 
 def test_widths_are_what_they_say() -> None:

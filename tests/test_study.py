@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from hqc.diagnostics import HqcError
+from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.objective import Samples, Weights
 from hqc.frontends.hawq.perturbation import gradient_table, interaction_table, weight_deltas
+from hqc.frontends.hawq.promise import promise
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "jets"
-SCRIPTS = ("model", "train", "tasks", "trials", "prediction", "study", "paper")
+SCRIPTS = ("model", "train", "tasks", "trials", "prediction", "gates", "study", "paper")
 QUIET: Any = {"log": lambda _: None}
 
 
@@ -131,7 +133,7 @@ def test_the_expanded_problem_keeps_activations_and_costs(study: Any, trained: A
         assert (
             found.objective.single[f"{layer}.input"] == problem.objective.single[f"{layer}.input"]
         )
-    assert ("fc1", "fc3") in found.objective.pairs
+    assert ("fc1", "fc3") in found.objective.joint
     assert found.costs is problem.costs
 
 
@@ -190,6 +192,71 @@ def test_a_budget_matters_where_uniform_widths_lose(study: Any) -> None:
     assert found.gain("hessian", 3).error == pytest.approx(0.0, abs=1e-9)
     assert found.measurable(3)
     assert not found.measurable(6)
+
+
+# Equal look-up tables
+
+
+def match(study: Any, seed: int, mine: tuple[int, float], *sides: tuple[int, float]) -> Any:
+    """(LUTs, accuracy) of a network for LUTs, and of its two neighbours."""
+    made = [
+        study.gates.Trial(seed, arm, 100.0, Scheme(), {"fc1": (3, 8)}, 1e5, 90.0, luts, accuracy)
+        for arm, (luts, accuracy) in zip(("lut", "bops", "bops"), (mine, *sides), strict=True)
+    ]
+    return study.gates.Match(*made)
+
+
+def test_neighbours_say_what_equal_luts_would_give(study: Any) -> None:
+    found = match(study, 0, (85, 0.7), (80, 0.6), (100, 0.68))
+    assert found.at_equal == pytest.approx(0.62)
+    assert match(study, 0, (80, 0.7), (80, 0.6), (80, 0.68)).at_equal == pytest.approx(0.64)
+
+
+def test_gains_are_paired_by_seed_and_budget(study: Any) -> None:
+    pairs = [
+        match(study, 0, (80, 0.7), (80, 0.6), (100, 0.68)),
+        match(study, 1, (90, 0.62), (80, 0.6), (100, 0.68)),
+    ]
+    found = study.gates.Gates("made up", {0: 0.7, 1: 0.71}, tuple(pairs))
+    assert found.budgets == (100.0,)
+    gain = found.gain([100.0])
+    assert (gain.mean, gain.negative) == (pytest.approx(0.04), 1)
+    shown = study.study.gates_table(found)
+    assert "| 100 | 80 to 90 | 66.00 (62.00 to 70.00) | 62.00 (60.00 to 64.00) | +4.00" in shown
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_luts_are_counted_on_both_sides_of_a_network(
+    study: Any, task: Any, monkeypatch: pytest.MonkeyPatch, control: bool
+) -> None:
+    """Predictions stand in for the counts of Yosys."""
+
+    def counted(*given: Any, measured: bool, **named: Any) -> dict[str, Any]:
+        assert measured
+        found = promise(*given, **named)
+        return {**found, "measured": found["predicted"]}
+
+    monkeypatch.setattr(study.gates, "promise", counted)
+    found = study.gates.gates(task, seeds=[0], luts=[1500], control=control, **QUIET)
+    (only,) = found.matches
+    assert only.fewer.scheme == (only.lut.scheme if control else Scheme())
+    assert only.lut.measured <= 1500
+    assert only.fewer.measured <= only.lut.measured <= only.more.measured
+    assert only.fewer.bops < only.more.bops
+    lines = (only.fewer.accuracy, only.more.accuracy)
+    assert min(lines) <= only.at_equal <= max(lines)
+
+
+def test_budgets_without_neighbours_are_refused(study: Any, trained: Any, task: Any) -> None:
+    net, samples = trained
+    problems = study.gates.problems(net, samples, [8])
+    seed = study.gates._Seed(task, task.parts(0), net, problems, 0, lambda _: None)
+    least = problems[0].planner.sketch("bops")[0]
+    mine = match(study, 0, (50, 0.7), (1, 0.1), (99, 0.9)).lut
+    seed.known[Scheme(), tuple(least.bits.values())] = mine
+    assert seed.trial("bops", 1.0, Scheme(), least).measured == 50
+    with pytest.raises(HqcError, match=r"HQC611.*fewer"):
+        seed.neighbour(mine, -1, Scheme(), [least])
 
 
 # Data and commands

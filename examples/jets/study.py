@@ -3,6 +3,7 @@
 python examples/jets/study.py compare --data embedded --jets 60000
 python examples/jets/study.py compare --data digits
 python examples/jets/study.py predict
+python examples/jets/study.py luts --jets 60000
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gates import Gates, gates
 from prediction import Prediction, plot, predict
 from tasks import float_start, score, task_of
 from train import one_thread
@@ -32,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers(dest="command", required=True)
     one = commands.add_parser("compare", help="train allocations at equal bit operations")
     two = commands.add_parser("predict", help="predicted against measured rises of the loss")
-    for command in (one, two):
+    three = commands.add_parser("luts", help="budgets of LUTs against bit operations, counted")
+    for command in (one, two, three):
         command.add_argument("--data", default="embedded", help=DATA)
         command.add_argument("--jets", type=int, help="how many jets")
         command.add_argument("--epochs", type=int, help="with quantisers; twice as many without")
@@ -44,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--bits", type=int, nargs="+", default=list(CANDIDATES), help="candidates")
     two.add_argument("--count", type=int, default=50, help="assignments")
     two.add_argument("--samples", type=int, default=20_000, help="at most so many of training")
+    three.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    three.add_argument("--luts", type=float, nargs="+", default=[10e3, 14e3, 20e3], help="budgets")
+    three.add_argument(
+        "--activations", type=int, nargs="+", default=list(CANDIDATES), help="candidates"
+    )
+    three.add_argument(
+        "--control", action="store_true", help="for bit operations, the scales that LUTs chose"
+    )
     return found
 
 
@@ -52,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         with one_thread():
-            return compared(given) if given.command == "compare" else predicted(given)
+            return {"compare": compared, "predict": predicted, "luts": counted}[given.command](
+                given
+            )
     except HqcError as error:
         print(error, file=sys.stderr)
         return int(error.exit)
@@ -131,6 +145,56 @@ def told(found: Prediction) -> str:
             f"{name:10} rank correlation {rank:.3f}, median predicted/measured {ratio:.2f}"
         )
     return "\n".join(lines)
+
+
+def counted(given: argparse.Namespace) -> int:
+    """Train and count at budgets of LUTs, and print a table."""
+    start = time.perf_counter()
+    task = task_of(given.data, given.jets).with_epochs(given.epochs)
+    found = gates(
+        task,
+        seeds=given.seeds,
+        luts=given.luts,
+        activations=given.activations,
+        control=given.control,
+    )
+    print("\n" + gates_table(found))
+    print(f"\n{time.perf_counter() - start:.0f} s")
+    kind = "control" if given.control else "luts"
+    keep(given.output / f"{kind}-{Path(given.data).stem}.json", asdict(found))
+    return 0
+
+
+def gates_table(found: Gates) -> str:
+    """LUTs, accuracies and paired gains in per cent, as Markdown."""
+    lines = [
+        f"Float: {mean_and_spread(list(found.floats.values()))} %, {len(found.floats)} seeds.",
+        "",
+        "| budget | counted | accuracy | bit operations, equal LUTs | gain | more LUTs | gain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for budget in found.budgets:
+        matches = found.of(budget)
+        luts = [m.lut.measured for m in matches]
+        cells = (
+            f"{budget:,.0f}",
+            f"{min(luts):,} to {max(luts):,}",
+            mean_and_spread([m.lut.accuracy for m in matches]),
+            mean_and_spread([m.at_equal for m in matches]),
+            gained(found, [budget]),
+            mean_and_spread([m.more.accuracy for m in matches]),
+            gained(found, [budget], more=True),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    equal, over = (gained(found, found.budgets, more=more) for more in (False, True))
+    lines += ["", f"All pairs: {equal}; over neighbours with more LUTs {over}."]
+    return "\n".join(lines)
+
+
+def gained(found: Gates, budgets: Sequence[float], *, more: bool = False) -> str:
+    """A paired gain in points."""
+    gain, count = found.gain(budgets, more=more), sum(len(found.of(b)) for b in budgets)
+    return f"{100 * gain.mean:+.2f} ± {100 * gain.error:.2f}, less on {gain.negative} of {count}"
 
 
 def keep(path: Path, document: dict[str, object]) -> None:

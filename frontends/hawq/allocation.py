@@ -23,9 +23,11 @@ authors' budget of 350,000:
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import TypeVar
 
 from hqc.diagnostics import reject
@@ -35,6 +37,8 @@ from hqc.frontends.hawq.milp import Choices, step
 __all__ = ["Allocation", "Problem", "front", "solve"]
 
 _W = TypeVar("_W")
+#: What numbers in messages count, where the name of the cost does not say so.
+_UNITS = {**UNITS, "area": " um2"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Problem:
 
     Attributes:
         widths: candidate widths by knob.
-        objective: what to minimise; pairs of knobs may interact.
+        objective: what to minimise; knobs may interact.
         costs: what may be limited, by name. Objective and costs are interchangeable: put
             `omega_table` here and a cost there to find the cheapest net of a given quality.
         ties: groups of knobs that have one width: the inputs of a residual sum, say.
@@ -82,11 +86,11 @@ def solve(problem: Problem, budgets: Mapping[str, float] | None = None) -> Alloc
             HQC612, the problem is not well formed; HQC614, HiGHS gave up.
     """
     budgets = dict(budgets or {})
-    reduced = _Reduced.of(problem)
     for name, budget in budgets.items():
-        if name not in reduced.costs or math.isnan(budget):
-            known = ", ".join(reduced.costs) or "none"
+        if name not in problem.costs or math.isnan(budget):
+            known = ", ".join(problem.costs) or "none"
             raise reject("HQC612", f"budget {budget} for {name!r}; costs are: {known}")
+    reduced = _Reduced.of(problem, budgets)
     found = reduced.best(budgets, next(iter(budgets), None))
     if found is None:
         raise _infeasible(reduced, budgets)
@@ -111,7 +115,7 @@ def front(
     """
     limits = dict(budgets or {})
     first = solve(problem, {cost: math.inf, **limits})
-    reduced = _Reduced.of(problem)
+    reduced = _Reduced.of(problem, (cost, *limits))
     unit = reduced.step(cost)
     points = [first]
     while True:
@@ -134,7 +138,7 @@ def _undominated(points: list[Allocation], cost: str) -> list[Allocation]:
 
 @dataclass(frozen=True)
 class _Reduced:
-    """A problem after ties: one knob, the first, stands for each group."""
+    """A problem after ties: one knob, the first, stands for each group; costs that are limited."""
 
     leader: Mapping[str, str]
     choices: Choices
@@ -142,7 +146,7 @@ class _Reduced:
     costs: Mapping[str, Table]
 
     @classmethod
-    def of(cls, problem: Problem) -> _Reduced:
+    def of(cls, problem: Problem, limited: Iterable[str]) -> _Reduced:
         given = {knob: tuple(dict.fromkeys(w)) for knob, w in problem.widths.items()}
         leader = _leaders(given, problem.ties)
         widths: dict[str, tuple[int, ...]] = {}
@@ -153,9 +157,8 @@ class _Reduced:
             if not candidates:
                 raise reject("HQC612", f"{knob}, and what is tied to it, share no width")
         objective = _reduce(problem.objective, leader, widths, "the objective")
-        costs = {n: _reduce(t, leader, widths, f"cost {n}") for n, t in problem.costs.items()}
-        pairs = dict.fromkeys(pair for t in (objective, *costs.values()) for pair in t.pairs)
-        return cls(leader, Choices(widths, tuple(pairs)), objective, costs)
+        costs = {n: _reduce(problem.costs[n], leader, widths, f"cost {n}") for n in limited}
+        return cls(leader, Choices(widths), objective, costs)
 
     def best(self, budgets: Mapping[str, float], then: str | None) -> dict[str, int] | None:
         """Widths of leaders with the least objective, and of these, the least of one cost."""
@@ -171,7 +174,7 @@ class _Reduced:
         """Less than the least difference of two values of a cost that matters."""
         table = self.costs[name]
         blocks = [list(column.values()) for column in table.single.values()]
-        blocks += [list(grid.values()) for grid in table.pairs.values()]
+        blocks += [list(grid.values()) for grid in table.joint.values()]
         unit, whole = step([cost - min(block) for block in blocks for cost in block])
         return unit / 2 if whole else unit * 1e-6
 
@@ -207,21 +210,17 @@ def _reduce(
         of = leader[knob]
         entries = {w: _entry(column, w, what, knob) for w in widths[of]}
         found = found + Table({of: entries})
-    for (a, b), grid in table.pairs.items():
-        of_a, of_b = leader[a], leader[b]
-        if of_a == of_b:
-            same = {w: _entry(grid, (w, w), what, f"{a} and {b}") for w in widths[of_a]}
-            found = found + Table({of_a: same})
-            continue
-        entries_of = {
-            (u, v): _entry(grid, (u, v), what, f"{a} and {b}")
-            for u in widths[of_a]
-            for v in widths[of_b]
-        }
-        if (of_b, of_a) in found.pairs:
-            entries_of = {(v, u): cost for (u, v), cost in entries_of.items()}
-            of_a, of_b = of_b, of_a
-        found = found + Table(pairs={(of_a, of_b): entries_of})
+    for group, grid in table.joint.items():
+        leaders = tuple(sorted({leader[knob] for knob in group}, key=list(widths).index))
+        joint = {}
+        for chosen in itertools.product(*(widths[knob] for knob in leaders)):
+            held = dict(zip(leaders, chosen, strict=True))
+            key = tuple(held[leader[knob]] for knob in group)
+            joint[chosen] = _entry(grid, key, what, " and ".join(group))
+        if len(leaders) == 1:
+            found = found + Table({leaders[0]: {w: cost for (w,), cost in joint.items()}})
+        else:
+            found = found + Table(joint={leaders: joint})
     return found
 
 
@@ -240,12 +239,12 @@ def _infeasible(reduced: _Reduced, budgets: Mapping[str, float]) -> Exception:
         others = [(reduced.costs[n], b) for n, b in budgets.items() if n != name and b < math.inf]
         alone = reduced.choices.minimise(table)
         within = reduced.choices.minimise(table, others)
-        unit = UNITS.get(name, "")
+        unit = _UNITS.get(name, "")
         if alone is not None:
-            least = f"{_number(table, alone)}{unit} is the least"
+            least = f"{_at_least(table.value(alone))}{unit} is the least"
             notes.append(f"{name}: {budget:,.15g}{unit} asked for, {least}")
         if within is not None:
-            nearest = f"{_at_least(table.value(within)):,.15g}{unit}"
+            nearest = f"{_at_least(table.value(within))}{unit}"
             helps.append(f"the nearest feasible budget for {name} is {nearest}")
     if not helps:
         helps.append("no single budget can be raised enough: raise several, or add narrower widths")
@@ -254,10 +253,9 @@ def _infeasible(reduced: _Reduced, budgets: Mapping[str, float]) -> Exception:
     )
 
 
-def _at_least(value: float) -> float:
-    """The value with three decimals at most, rounded up, so that it can be typed."""
-    return math.ceil(value * 1000) / 1000 if value < 1e12 else value
-
-
-def _number(table: Table, widths: Mapping[str, int]) -> str:
-    return f"{table.value(widths):,.15g}"
+def _at_least(value: float) -> str:
+    """A cost rounded up, so that it is a budget when it is typed: to four digits or a whole."""
+    exact = Decimal(value)
+    if abs(exact) >= 1000:
+        return f"{exact.to_integral_value(ROUND_CEILING):,f}"
+    return f"{Context(prec=4, rounding=ROUND_CEILING).create_decimal(exact).normalize():,f}"

@@ -23,7 +23,8 @@ _UNITS = {
 }
 _WRITTEN = {"size": "in bytes or bits", "area": "in mm2 or um2"}
 _BUDGET = re.compile(
-    r"(?P<name>\w[\w.-]*)=(?P<number>\d[\d_]*\.?\d*(e\d+)?)(?P<factor>[kMG]?)(?P<unit>B|bits?|[mu]m2)?"
+    r"(?P<name>\w[\w.-]*)=(?P<number>(\d{1,3}(,\d{3})+|\d[\d_]*)\.?\d*(e\d+)?)"
+    r"(?P<factor>[kMG]?)( ?(?P<unit>B|bits?|[mu]m2))?"
 )
 _ASSIGNED = re.compile(r"(?P<layer>[\w.]+)=(?P<weights>\d+)(/(?P<inputs>\d+))?")
 
@@ -36,7 +37,7 @@ def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
     "area=4mm2" (in square micrometres: "area=4e6", "area=4e6um2").
 
     Factors are k, M and G, all decimal. Sizes have a unit, bytes (B) or bits; they are bits here.
-    An area is um2 here.
+    An area is um2 here. Thousands may be grouped, as messages print them: "lut=5,000".
 
     Raises:
         HqcError: HQC001, a text of another form, two budgets for one cost, or a unit that does
@@ -50,7 +51,7 @@ def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
         name, unit = match["name"], match["unit"]
         if name in found:
             raise _bad_budget(text, f"there is one for {name} already")
-        value = float(match["number"].replace("_", "")) * _FACTORS[match["factor"]]
+        value = float(re.sub("[_,]", "", match["number"])) * _FACTORS[match["factor"]]
         if name == "size" and unit is None:
             raise _bad_budget(text, "a size is in bytes or bits: size=2kB, size=16kbit")
         worth, owner = _UNITS[unit] if unit else (1.0, name)

@@ -1,7 +1,8 @@
 """What bit widths cost: bit operations, bits of weights, and measured tables.
 
 A *knob* is something whose width is chosen: a layer's weights, or the activations that enter it. A
-`Table` is a cost as a function of the knobs' widths: a constant, a term per knob, a term per pair.
+`Table` is a cost as a function of the knobs' widths: a constant, a term per knob, and terms of
+several knobs.
 
 Bit operations are those of Campos et al. (arXiv:2304.06745), after Baskin et al. (UNIQ,
 arXiv:1804.10969), for a layer of m outputs, n inputs each, and a pruned part p:
@@ -56,21 +57,27 @@ PUBLISHED_HEADROOM = 3
 _K = TypeVar("_K")
 _W = TypeVar("_W")
 Single = Mapping[str, Mapping[int, float]]
-Pairs = Mapping[tuple[str, str], Mapping[tuple[int, int], float]]
+Joint = Mapping[tuple[str, ...], Mapping[tuple[int, ...], float]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A cost, or an objective: `constant + sum single[knob][width] + sum pairs[a, b][w_a, w_b]`."""
+    """A cost, or an objective: a sum of terms.
+
+    Attributes:
+        single: by knob, a number for each width.
+        joint: by group of two knobs or more, a number for each combination of their widths.
+        constant: what depends on no width.
+    """
 
     single: Single = field(default_factory=dict)
-    pairs: Pairs = field(default_factory=dict)
+    joint: Joint = field(default_factory=dict)
     constant: float = 0.0
 
     @property
     def knobs(self) -> tuple[str, ...]:
         """All knobs that occur, sorted."""
-        return tuple(sorted({*self.single, *(knob for pair in self.pairs for knob in pair)}))
+        return tuple(sorted({*self.single, *(knob for group in self.joint for knob in group)}))
 
     def value(self, widths: Mapping[str, int]) -> float:
         """The cost at these widths.
@@ -80,19 +87,19 @@ class Table:
         """
         try:
             terms = [self.single[k][widths[k]] for k in self.single]
-            terms += [self.pairs[a, b][widths[a], widths[b]] for a, b in self.pairs]
+            terms += [grid[tuple(widths[k] for k in ks)] for ks, grid in self.joint.items()]
         except KeyError as error:
             raise reject("HQC612", f"no cost is known for {error.args[0]}") from error
         return math.fsum((self.constant, *terms))
 
     def __add__(self, other: Table) -> Table:
         single = {k: dict(v) for k, v in self.single.items()}
-        pairs = {k: dict(v) for k, v in self.pairs.items()}
+        joint = {k: dict(v) for k, v in self.joint.items()}
         for knob, column in other.single.items():
             _merge(single, knob, column)
-        for pair, grid in other.pairs.items():
-            _merge(pairs, pair, grid)
-        return Table(single, pairs, self.constant + other.constant)
+        for group, grid in other.joint.items():
+            _merge(joint, group, grid)
+        return Table(single, joint, self.constant + other.constant)
 
 
 def _merge(into: dict[_K, dict[_W, float]], key: _K, column: Mapping[_W, float]) -> None:
@@ -163,7 +170,7 @@ def bops_table(
         HqcError: HQC612, a layer without an input, or a knob without candidates.
     """
     single: dict[str, dict[int, float]] = {}
-    pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = {}
+    joint: dict[tuple[str, ...], dict[tuple[int, ...], float]] = {}
     for shape in shapes:
         own = candidates(widths, shape.name)
         source = inputs.get(shape.name)
@@ -174,12 +181,12 @@ def bops_table(
         elif source == shape.name:
             single[shape.name] = {w: _products(shape, w, w + headroom) for w in own}
         else:
-            pairs[shape.name, source] = {
+            joint[shape.name, source] = {
                 (w, a): _products(shape, w, a + headroom)
                 for w in own
                 for a in candidates(widths, source)
             }
-    return Table(single, pairs, math.fsum(_additions(shape) for shape in shapes))
+    return Table(single, joint, math.fsum(_additions(shape) for shape in shapes))
 
 
 def size_table(shapes: Sequence[Shape], widths: Mapping[str, Iterable[int]]) -> Table:

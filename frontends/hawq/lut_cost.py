@@ -5,8 +5,8 @@ its real signed digits, its columns, once per position of a convolution. What en
 of its sums, and so does the matrix the width of what is requantised; a requantiser with a free
 scale costs what such ones cost on average, one with a power of two a rounding and a clamp.
 
-A `Table` knows pairs of knobs. Where a requantiser depends on three (weights, what enters, what
-leaves), it is taken apart so that no combination is ever given less than predicted.
+A requantiser depends on three knobs: weights, what enters, and what leaves. That layers of 2 bits
+leave inputs unread, with all that makes them, is not counted: training may read them again.
 
 An area has the flip-flops of pipeline stages in it, as many as a clock of 5 ns takes; those of
 pools are not among them.
@@ -17,9 +17,11 @@ is the prediction with `MARGIN` on top.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,8 +41,9 @@ from hqc.types import FixedType, Overflow, Rounding
 
 __all__ = ["MARGIN", "PREDICTED", "AreaCost", "LutCost", "PredictedCost"]
 
-#: On top of each prediction: its own error, and what training changes.
-MARGIN = 0.15
+#: On top of each prediction: its own error, and what training changes: of some thirty trained jet
+#: taggers none had more than 19 % above the prediction.
+MARGIN = 0.25
 #: Bits of an accumulator above the largest value that a trained scale represents.
 _SPARE = 2
 #: Spread of the weights that stand in for those of a layer that are not known, of their largest.
@@ -48,8 +51,8 @@ _SPREAD = 3.0
 
 
 @dataclass(frozen=True)
-class LutCost:
-    """LUTs of the trained network's logic.
+class PredictedCost:
+    """What a trained network is predicted to take.
 
     Attributes:
         scheme: how weights and activations are quantised.
@@ -58,6 +61,12 @@ class LutCost:
 
     scheme: Scheme = field(default_factory=Scheme)
     margin: float = MARGIN
+    #: What the coefficients are for.
+    target: ClassVar[str]
+
+    def at(self, scheme: Scheme) -> PredictedCost:
+        """The same of a network that is quantised in another way."""
+        return replace(self, scheme=scheme)
 
     def __call__(self, net: Network) -> Table:
         """The table.
@@ -65,31 +74,21 @@ class LutCost:
         Raises:
             HqcError: HQC612, a knob without candidates; HQC603, the model has no quantised form.
         """
-        return _Tables(net, self.scheme, 1 + self.margin, coefficients(LUTS)).whole()
+        return _Tables(net, self.scheme, 1 + self.margin, coefficients(self.target)).whole()
 
 
-@dataclass(frozen=True)
-class AreaCost:
-    """Area of the trained network's cells in um2, logic and flip-flops: osu018, at 5 ns.
+class LutCost(PredictedCost):
+    """LUTs of the trained network's logic."""
 
-    Attributes:
-        scheme: how weights and activations are quantised.
-        margin: on top of each prediction.
-    """
-
-    scheme: Scheme = field(default_factory=Scheme)
-    margin: float = MARGIN
-
-    def __call__(self, net: Network) -> Table:
-        """The table.
-
-        Raises:
-            HqcError: HQC612, a knob without candidates; HQC603, the model has no quantised form.
-        """
-        return _Tables(net, self.scheme, 1 + self.margin, coefficients(AREA)).whole()
+    target = LUTS
 
 
-PredictedCost = LutCost | AreaCost
+class AreaCost(PredictedCost):
+    """Area of the trained network's cells in um2, logic and flip-flops: osu018, at 5 ns."""
+
+    target = AREA
+
+
 #: Costs that are predicted, by the name of their budget.
 PREDICTED: Mapping[str, type[PredictedCost]] = {"lut": LutCost, "area": AreaCost}
 #: A size, LUTs or um2, from the widths of some knobs.
@@ -128,26 +127,19 @@ class _Tables:
         return value + (0 if isinstance(self._entering(layer), int) else self.net.headroom)
 
     def _table(self, knobs: tuple[str | int, ...], term: Term) -> Table:
-        """A term of at most three knobs as singles and pairs; numbers are widths that are given."""
+        """A term as a table over its knobs; numbers among these are widths that are given."""
         free = tuple(dict.fromkeys(knob for knob in knobs if isinstance(knob, str)))
-        grids = [candidates(self.net.widths, knob) for knob in free]
-
-        def at(*widths: int) -> float:
-            held = dict(zip(free, widths, strict=True))
-            chosen = [held[k] if isinstance(k, str) else k for k in knobs]
-            return self.factor * term(*chosen)
-
+        grid = {}
+        for chosen in itertools.product(*(candidates(self.net.widths, knob) for knob in free)):
+            held = dict(zip(free, chosen, strict=True))
+            grid[chosen] = self.factor * term(
+                *(held[k] if isinstance(k, str) else k for k in knobs)
+            )
         if not free:
-            return Table(constant=at())
+            return Table(constant=grid[()])
         if len(free) == 1:
-            return Table({free[0]: {w: at(w) for w in grids[0]}})
-        if len(free) == 2:
-            pairs = {(w, a): at(w, a) for w in grids[0] for a in grids[1]}
-            return Table({}, {(free[0], free[1]): pairs})
-        most = max(grids[2])
-        pairs = {(w, a): at(w, a, most) for w in grids[0] for a in grids[1]}
-        less = {b: max(at(w, a, b) - cost for (w, a), cost in pairs.items()) for b in grids[2]}
-        return Table({free[2]: less}, {(free[0], free[1]): pairs})
+            return Table({free[0]: {width: cost for (width,), cost in grid.items()}})
+        return Table(joint={free: grid})
 
     # --- layers -----------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Choices of one width per knob as an integer program, solved by HiGHS (scipy.optimize.milp).
 
-A binary x[k, w] says that knob k has width w; sum_w x[k, w] = 1. A product of two knobs' choices is
-a variable y[a, u, b, v] >= 0 with sum_v y = x[a, u] and sum_u y = x[b, v]: with x binary, y is
-exactly their product, and the relaxation is tighter than bounding each product by its factors.
+A binary x[k, w] says that knob k has width w; sum_w x[k, w] = 1. A product of several knobs'
+choices is a variable y >= 0, one for each combination of their widths; summed over the combinations
+in which knob k has width w, they are x[k, w]. With x binary, y is exactly the product, and the
+relaxation is tighter than bounding each product by its factors.
 
 HiGHS works in floats with absolute tolerances, so rows and objectives are scaled here: costs that
 are whole numbers become multiples of their greatest common divisor with half a unit of slack, and
@@ -37,20 +38,18 @@ _SPAN = 1e6
 _SECONDS = 60.0
 _ATTEMPTS = 5
 
-_Key = tuple[str, int] | tuple[str, int, str, int]
+_Key = tuple[tuple[str, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Choices:
-    """One width per knob, and the products of choices that tables ask for.
+    """One width per knob.
 
     Attributes:
         widths: candidates by knob.
-        pairs: pairs of knobs that have variables for their products.
     """
 
     widths: Mapping[str, tuple[int, ...]]
-    pairs: tuple[tuple[str, str], ...] = ()
 
     def minimise(
         self, objective: Table, limits: Sequence[tuple[Table, float]] = ()
@@ -60,11 +59,13 @@ class Choices:
         Raises:
             HqcError: HQC614, HiGHS ended without a proven optimum.
         """
-        index = {key: i for i, key in enumerate(self._keys())}
+        tables = (objective, *(table for table, _ in limits))
+        groups = tuple(dict.fromkeys(group for table in tables for group in table.joint))
+        index = {key: i for i, key in enumerate(self._keys(groups))}
         goal = _Row.of(objective, index)
         slack = 0.0
         for _ in range(_ATTEMPTS):
-            rows = [self._structure(index)]
+            rows = [self._structure(groups, index)]
             for table, limit in limits:
                 row = _Row.of(table, index)
                 rows.append(LinearConstraint(row.scaled[None], -np.inf, row.bound(limit) - slack))
@@ -74,29 +75,35 @@ class Choices:
             slack = 1e-5 if not slack else slack * 10
         raise reject("HQC614", "answers keep exceeding a budget by rounding")
 
-    def _keys(self) -> list[_Key]:
-        keys: list[_Key] = [(k, w) for k, candidates in self.widths.items() for w in candidates]
-        for a, b in self.pairs:
-            keys += [(a, u, b, v) for u, v in itertools.product(self.widths[a], self.widths[b])]
+    def _keys(self, groups: Sequence[tuple[str, ...]]) -> list[_Key]:
+        keys: list[_Key] = [((k,), (w,)) for k, of in self.widths.items() for w in of]
+        for group in groups:
+            keys += [(group, of) for of in self._combinations(group)]
         return keys
 
-    def _structure(self, index: Mapping[_Key, int]) -> LinearConstraint:
+    def _combinations(self, group: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*(self.widths[knob] for knob in group))
+
+    def _structure(
+        self, groups: Sequence[tuple[str, ...]], index: Mapping[_Key, int]
+    ) -> LinearConstraint:
         entries: list[tuple[int, int, float]] = []
         ends: list[float] = []
         for knob, candidates in self.widths.items():
-            entries += [(len(ends), index[knob, w], 1.0) for w in candidates]
+            entries += [(len(ends), index[(knob,), (w,)], 1.0) for w in candidates]
             ends.append(1.0)
-        for a, b in self.pairs:
-            for u in self.widths[a]:
-                entries += [(len(ends), index[a, u, b, v], 1.0) for v in self.widths[b]]
-                entries.append((len(ends), index[a, u], -1.0))
-                ends.append(0.0)
-            for v in self.widths[b]:
-                entries += [(len(ends), index[a, u, b, v], 1.0) for u in self.widths[a]]
-                entries.append((len(ends), index[b, v], -1.0))
-                ends.append(0.0)
-        rows, columns, values = zip(*entries, strict=True)
-        matrix = coo_matrix((values, (rows, columns)), shape=(len(ends), len(index))).tocsr()
+        for group in groups:
+            rows = {}
+            for place, knob in enumerate(group):
+                for width in self.widths[knob]:
+                    rows[place, width] = len(ends)
+                    entries.append((len(ends), index[(knob,), (width,)], -1.0))
+                    ends.append(0.0)
+            for of in self._combinations(group):
+                product = index[group, of]
+                entries += [(rows[place], product, 1.0) for place in enumerate(of)]
+        rows_, columns, values = zip(*entries, strict=True)
+        matrix = coo_matrix((values, (rows_, columns)), shape=(len(ends), len(index))).tocsr()
         return LinearConstraint(matrix, ends, ends)
 
     def _solve(
@@ -118,7 +125,7 @@ class Choices:
             raise reject("HQC614", "HiGHS found no proven optimum", notes=(str(found.message),))
         chosen = {}
         for knob, candidates in self.widths.items():
-            values = [found.x[index[knob, w]] for w in candidates]
+            values = [found.x[index[(knob,), (w,)]] for w in candidates]
             chosen[knob] = candidates[int(np.argmax(values))]
         return chosen
 
@@ -160,12 +167,12 @@ class _Row:
     @classmethod
     def of(cls, table: Table, index: Mapping[_Key, int]) -> _Row:
         blocks: list[dict[_Key, float]] = [
-            {(k, w): cost for w, cost in column.items() if (k, w) in index}
+            {((k,), (w,)): cost for w, cost in column.items() if ((k,), (w,)) in index}
             for k, column in table.single.items()
         ]
         blocks += [
-            {(a, u, b, v): cost for (u, v), cost in grid.items() if (a, u, b, v) in index}
-            for (a, b), grid in table.pairs.items()
+            {(group, of): cost for of, cost in grid.items() if (group, of) in index}
+            for group, grid in table.joint.items()
         ]
         least = [min(block.values()) for block in blocks]
         steps = [c - low for b, low in zip(blocks, least, strict=True) for c in b.values()]

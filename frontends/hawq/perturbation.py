@@ -160,14 +160,14 @@ def interaction_table(
         vectors = torch.stack(rows).double()
         forms = (vectors @ HessianProduct(objective, samples)(vectors).T).tolist()
     single: dict[str, dict[int, float]] = {name: {} for name in objective.names}
-    pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = {}
+    joint: dict[tuple[str, ...], dict[tuple[int, ...], float]] = {}
     order = {name: i for i, name in enumerate(objective.names)}
     for i, (a, wide_a) in enumerate(keys):
         single[a][wide_a] = forms[i][i]
         for j, (b, wide_b) in enumerate(keys):
             if order[a] < order[b]:
-                pairs.setdefault((a, b), {})[wide_a, wide_b] = forms[i][j] + forms[j][i]
-    return Table(single, pairs)
+                joint.setdefault((a, b), {})[wide_a, wide_b] = forms[i][j] + forms[j][i]
+    return Table(single, joint)
 
 
 def gradient_table(

@@ -118,12 +118,14 @@ class Choice:
         activation_bits: widths of activations; one: it is given.
         uncoupled: activations follow the layer's own weights; see the head of this file.
         per_channel: weights have a scale per output channel.
+        power_of_two: scales are powers of two.
     """
 
     candidates: tuple[int, ...] = tuple(range(2, 9))
     activation_bits: tuple[int, ...] = (8,)
     uncoupled: bool = False
     per_channel: bool = False
+    power_of_two: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Planner:
         objective = _weights_table(flat, layers, _of_kind(traces, "weights"), net.widths, choice)
         known = _of_kind(traces, "activations")
         if f"{layers[0]}.input" in net.widths and (known or given is None):
-            objective = objective + _inputs_table(flat, samples, layers, known, net.widths)
+            objective = objective + _inputs_table(flat, samples, layers, known, net.widths, choice)
         tables = {name: cost(net) for name, cost in costs.items()}
         return cls(layers, choice, Problem(net.widths, objective, tables, net.ties))
 
@@ -314,7 +316,9 @@ def _weights_table(
     objective = Weights(model, nn.functional.cross_entropy, layers)
     sizes = {n: w.numel() for n, w in objective.point(Samples((), torch.empty(0))).items()}
     found = _checked(traces, "weights", sizes)
-    quantiser = partial(WeightQuant, per_channel=choice.per_channel)
+    quantiser = partial(
+        WeightQuant, per_channel=choice.per_channel, power_of_two=choice.power_of_two
+    )
     return omega_table(found, weight_perturbations(objective, knobs, quantiser))
 
 
@@ -324,19 +328,21 @@ def _inputs_table(
     layers: Sequence[str],
     traces: Sensitivity | None,
     knobs: Mapping[str, Sequence[int]],
+    choice: Choice,
 ) -> Table:
     objective = Activations(model, nn.functional.cross_entropy, layers)
     with evaluating(model):
         values = objective.values(samples.part(0, 1))
     found = _checked(traces, "activations", {n: v.numel() for n, v in values.items()})
     widths = {layer: knobs[f"{layer}.input"] for layer in layers}
-    moved = activation_perturbations(objective, samples, widths, _act_quant)
+    quantiser = partial(_act_quant, power_of_two=choice.power_of_two)
+    moved = activation_perturbations(objective, samples, widths, quantiser)
     return omega_table(found, moved, suffix=".input")
 
 
-def _act_quant(bits: int, signed: bool) -> nn.Module:
+def _act_quant(bits: int, signed: bool, *, power_of_two: bool) -> nn.Module:
     """As `HawqAct` has it: a zero point wherever there are negative values."""
-    return ActQuant(bits, signed=signed, symmetric=not signed)
+    return ActQuant(bits, signed=signed, symmetric=not signed, power_of_two=power_of_two)
 
 
 def _checked(traces: Sensitivity | None, kind: str, sizes: Mapping[str, int]) -> Sensitivity:

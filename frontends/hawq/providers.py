@@ -11,15 +11,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.hawq.costs import Shape, Table, bops_table, measured_table, size_table
 
 if TYPE_CHECKING:
+    from hqc.frontends.hawq.layers import Scheme
     from hqc.frontends.hawq.logic import Logic
 
-__all__ = ["COSTS", "Cost", "Network", "cost_file"]
+__all__ = ["COSTS", "Cost", "Network", "SchemeCost", "cost_at", "cost_file"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,19 @@ class Cost(Protocol):
 
     def __call__(self, net: Network) -> Table:
         """The cost as a function of the widths of the network's knobs."""
+
+
+@runtime_checkable
+class SchemeCost(Cost, Protocol):
+    """A cost that depends on how things are quantised, beside their widths."""
+
+    def at(self, scheme: Scheme) -> Cost:
+        """The cost of a network that is quantised so."""
+
+
+def cost_at(cost: Cost, scheme: Scheme) -> Cost:
+    """A cost for a network that is quantised so; most do not depend on it."""
+    return cost.at(scheme) if isinstance(cost, SchemeCost) else cost
 
 
 def _bops(net: Network) -> Table:

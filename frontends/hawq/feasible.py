@@ -1,0 +1,58 @@
+"""Before a run that takes long: whether it can end well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from hqc.diagnostics import HqcError, reject
+from hqc.frontends.hawq.allocation import Problem, solve
+from hqc.frontends.hawq.costs import Table
+from hqc.frontends.hawq.objective import Samples
+from hqc.frontends.hawq.plan import network
+from hqc.frontends.hawq.providers import Cost, cost_at
+from hqc.frontends.hawq.wrap import layer_names, quantize_model
+
+if TYPE_CHECKING:
+    from hqc.frontends.hawq.workflow import Settings
+
+__all__ = ["require_feasible"]
+
+
+def require_feasible(
+    model: nn.Module, samples: Samples, settings: Settings, costs: Mapping[str, Cost]
+) -> None:
+    """See before any work that layers can be quantised, and that some widths keep the budgets.
+
+    Raises:
+        HqcError: HQC603, HQC611, HQC612 as `quantize`.
+    """
+    bits = dict.fromkeys(layer_names(model), (8, 8))
+    _try(quantize_model(model, bits, settings.scheme), samples)
+    net = network(model, samples, settings.choice, settings.bits)
+    first = next(iter(settings.budgets), "")
+    problems = []
+    for scheme in settings.considered:
+        tables = {name: cost_at(cost, scheme)(net) for name, cost in costs.items()}
+        objective = tables.get(first, Table())
+        problems.append(Problem(net.widths, objective, tables, net.ties))
+    solve(min(problems, key=lambda p: solve(p).objective), settings.budgets)
+
+
+def _try(net: nn.Module, samples: Samples) -> None:
+    """Run a quantised module once, as the training will."""
+    try:
+        with torch.no_grad():
+            net.train()(*samples.part(0, 2).inputs)
+    except HqcError:
+        raise
+    except Exception as error:  # the user's forward may raise anything
+        raise reject(
+            "HQC603",
+            "the model fails once its layers are quantised",
+            notes=(f"{type(error).__name__}: {error}"[:300],),
+            helps=("sums are of two activations, not of an activation and a parameter",),
+        ) from error
