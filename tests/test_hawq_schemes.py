@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,27 @@ import torch
 from cli_fixtures import hqc as hqc  # the fixture
 from small_model import Run
 from test_hawq_lut_cost import mlp
+from torch import nn
 from training_runs import QUANTIZE, SHORT, document
 from training_runs import files as files  # the fixture
 
-from hqc.diagnostics import HqcError
+from hqc.diagnostics import HqcError, reject
 from hqc.frontends.hawq.allocation import solve
+from hqc.frontends.hawq.datasets import Dataset
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.lut_cost import AreaCost, LutCost
 from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.plan import Choice, Measuring, measure
 from hqc.frontends.hawq.providers import COSTS, cost_at
-from hqc.frontends.hawq.schemes import Alternative, alternatives, planned, schemes_of
+from hqc.frontends.hawq.run import Run as Steps
+from hqc.frontends.hawq.schemes import (
+    Alternative,
+    Candidate,
+    alternatives,
+    planned,
+    scales_record,
+    schemes_of,
+)
 from hqc.frontends.hawq.workflow import Settings
 
 KINDS = {(False, False), (False, True), (True, False), (True, True)}
@@ -105,6 +116,32 @@ def test_costs_of_widths_alone_do_not_know_scales() -> None:
 def test_schemes_are_not_for_given_widths() -> None:
     with pytest.raises(HqcError, match="HQC001"):
         Settings(bits={"fc1": (4, 8)}, schemes=schemes_of(Scheme()))
+
+
+def test_a_kind_that_diverges_is_passed_over(
+    found: tuple[Alternative, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.rand(200, 10)
+    data = Dataset("made up", x, (x @ torch.arange(30.0).sin().reshape(10, 3)).argmax(1), None)
+    tried = planned(found, {"lut": 1e6})
+    sick = {id(tried[0])}
+    plain = Steps._short
+
+    def short(self: Steps, model: nn.Module, one: Candidate, epochs: int) -> float:
+        if id(one) in sick:
+            raise reject("HQC604", "the loss is nan")
+        return plain(self, model, one, epochs)
+
+    monkeypatch.setattr(Steps, "_short", short)
+    run = Steps(data, Settings(budgets={"lut": 1e6}, batch=50), None, lambda _: None)
+    losses = run.try_out(mlp(), tried)
+    assert losses[0] == math.inf
+    assert all(math.isfinite(loss) for loss in losses[1:])
+    rows = scales_record(tried[1], tried, losses)["considered"]
+    assert [row["loss"] for row in rows] == [None, *losses[1:]]
+    sick |= {id(one) for one in tried}
+    with pytest.raises(HqcError, match="HQC604"):
+        run.try_out(mlp(), tried)
 
 
 # The commands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,20 +56,38 @@ class Run:
         return self._train("float", model, options, "float.pt")
 
     def try_out(self, model: nn.Module, found: Sequence[Candidate]) -> list[float]:
-        """The least loss of each candidate in a short training; none where nothing is to choose."""
-        epochs = self._settings.trial_epochs
+        """The least loss of each candidate in a short training; none where nothing is to choose.
+
+        It is infinite for one that diverges.
+
+        Raises:
+            HqcError: HQC604, all of them diverge.
+        """
+        epochs, losses = self._settings.trial_epochs, []
         if len(found) < 2 or not epochs:
             return []
-        options = replace(self._settings.options, epochs=epochs, freeze_ranges=None, patience=None)
-        losses = []
         for one in found:
             scales = scales_text(one.scheme.per_channel, one.scheme.power_of_two)
             with stage(f"trial, scales {scales}", self._watch) as note:
-                net = quantize_model(model, dict(one.plan.bits), one.scheme)
-                batches = self._data.batches(self._settings.batch), self._data.valid_batches()
-                losses.append(min(e.score for e in train(net, *batches, options=options).epochs))
-                note.detail = f"{widths(one.plan)}; loss {losses[-1]:.4f} after {epochs} epochs"
+                try:
+                    losses.append(self._short(model, one, epochs))
+                    said = f"loss {losses[-1]:.4f} after {epochs} epochs"
+                except HqcError as error:
+                    last = error
+                    if error.diagnostics[0].code != "HQC604":
+                        raise
+                    losses.append(math.inf)
+                    said = "it diverges"
+                note.detail = f"{widths(one.plan)}; {said}"
+        if math.isinf(min(losses)):
+            raise last
         return losses
+
+    def _short(self, model: nn.Module, one: Candidate, epochs: int) -> float:
+        options = replace(self._settings.options, epochs=epochs, freeze_ranges=None, patience=None)
+        net = quantize_model(model, dict(one.plan.bits), one.scheme)
+        batches = self._data.batches(self._settings.batch), self._data.valid_batches()
+        return min(epoch.score for epoch in train(net, *batches, options=options).epochs)
 
     def train_quantised(
         self, model: nn.Module, chosen: Candidate

@@ -8,6 +8,7 @@ that know logic can choose here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,13 +117,13 @@ def scales_record(
     Args:
         chosen: one of the others.
         tried: all candidates.
-        losses: of each after its short training; none: there was none.
+        losses: of each after its short training, infinite where it diverged; none: there was none.
     """
     found: dict[str, Any] = _scales(chosen.scheme)
     if len(tried) > 1:
         found["considered"] = [_row(one) for one in tried]
         for row, loss in zip(found["considered"], losses, strict=False):
-            row["loss"] = loss
+            row["loss"] = loss if math.isfinite(loss) else None  # JSON has no infinity
     return found
 
 
