@@ -119,7 +119,9 @@ def test_schemes_are_not_for_given_widths() -> None:
 
 
 def test_a_kind_that_diverges_is_passed_over(
-    found: tuple[Alternative, ...], monkeypatch: pytest.MonkeyPatch
+    found: tuple[Alternative, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     x = torch.rand(200, 10)
     data = Dataset("made up", x, (x @ torch.arange(30.0).sin().reshape(10, 3)).argmax(1), None)
@@ -135,6 +137,7 @@ def test_a_kind_that_diverges_is_passed_over(
     monkeypatch.setattr(Steps, "_short", short)
     run = Steps(data, Settings(budgets={"lut": 1e6}, batch=50), None, lambda _: None)
     losses = run.try_out(mlp(), tried)
+    assert not capsys.readouterr().out
     assert losses[0] == math.inf
     assert all(math.isfinite(loss) for loss in losses[1:])
     rows = scales_record(tried[1], tried, losses)["considered"]

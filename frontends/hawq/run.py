@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from hqc.diagnostics import HqcError, reject
-from hqc.events import Event, Watch, stage
+from hqc.events import Event, Watch, ignore, stage
 from hqc.frontends.hawq.datasets import Dataset
 from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.plan import Plan, measure
@@ -87,7 +87,8 @@ class Run:
         options = replace(self._settings.options, epochs=epochs, freeze_ranges=None, patience=None)
         net = quantize_model(model, dict(one.plan.bits), one.scheme)
         batches = self._data.batches(self._settings.batch), self._data.valid_batches()
-        return min(epoch.score for epoch in train(net, *batches, options=options).epochs)
+        found = train(net, *batches, options=options, watch=ignore)
+        return min(epoch.score for epoch in found.epochs)
 
     def train_quantised(
         self, model: nn.Module, chosen: Candidate
