@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hqc.cli_result import table
+from hqc.frontends.hawq.budget import scales_text
 
 if TYPE_CHECKING:
     from hqc.frontends.hawq.plan import Choice, Plan
@@ -38,8 +39,6 @@ def traces_text(found: Sensitivity) -> str:
 
 def plan_text(plan: Plan, choice: Choice) -> str:
     """A table of bit widths, what they cost and what they do to the loss."""
-    from hqc.frontends.hawq.schemes import scales_text
-
     rows = [("layer", "weights", "activations", "predicted increase of the loss")]
     for layer, (weights, activations) in plan.bits.items():
         moved = plan.by_layer.get(layer, 0.0) + plan.by_layer.get(f"{layer}.input", 0.0)
@@ -113,8 +112,6 @@ def _promised(found: Mapping[str, Any]) -> str:
 
 def _scaled(found: Mapping[str, Any]) -> str:
     """Scales, and what they were chosen from."""
-    from hqc.frontends.hawq.schemes import scales_text
-
     text = scales_text(found["per_channel"], found["power_of_two"])
     tried = found.get("considered", ())
     if not tried:

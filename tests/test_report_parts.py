@@ -153,6 +153,10 @@ def test_a_training_record() -> None:
     assert found.front.chosen == found.front.curves[0].points[1]
     assert found.history is not None
     assert [curve.name for curve in found.history.curves] == ["quantised, training"]
+    assert "scales" not in dict(found.facts)
+    scales = {"per_channel": True, "power_of_two": False}
+    chosen = training_of({**RECORD, "scales": scales})
+    assert dict(chosen.facts)["scales"] == "free, per channel for weights"
 
 
 @given(

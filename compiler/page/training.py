@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hqc.frontends.hawq.budget import scales_text
 from hqc.page.numbers import amount
 
 __all__ = ["Chart", "Curve", "Training", "training_of"]
@@ -80,6 +81,8 @@ def training_of(record: Mapping[str, Any]) -> Training:
         for kind in ("float", "quantised")
     ]
     facts += [(_cost_title(name), amount(value)) for name, value in record["costs"].items()]
+    if scales := record.get("scales"):  # absent from the records of older trainings
+        facts.append(("scales", scales_text(scales["per_channel"], scales["power_of_two"])))
     facts.append(("predicted increase of the loss", f"{record['loss_increase']['predicted']:.3g}"))
     bits = tuple(
         (str(name), int(widths["weights"]), int(widths["activations"]))

@@ -20,7 +20,7 @@ from torch import nn
 from trials import CANDIDATES, Paired, paired
 
 from hqc.diagnostics import reject
-from hqc.frontends.hawq.budget import Bits
+from hqc.frontends.hawq.budget import Bits, scales_text
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.lut_cost import LutCost
 from hqc.frontends.hawq.objective import Samples
@@ -32,7 +32,6 @@ from hqc.frontends.hawq.schemes import (
     Candidate,
     alternatives,
     planned,
-    scales_text,
     schemes_of,
 )
 from hqc.frontends.hawq.wrap import quantize_model

@@ -1,4 +1,4 @@
-"""Budgets and bit widths as they are written on a command line."""
+"""Budgets, bit widths and scales as they are written for people and by them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hqc.diagnostics import Exit, HqcError, reject
 
-__all__ = ["parse_assignment", "parse_budgets", "parse_candidates"]
+__all__ = ["parse_assignment", "parse_budgets", "parse_candidates", "scales_text"]
 
 LEAST, MOST = 2, 16
 """Widths that `quantize_model` knows."""
@@ -123,3 +123,9 @@ def _require_width(width: int, text: str) -> int:
     if not LEAST <= width <= MOST:
         raise reject("HQC107", f"bit widths {text!r}: from {LEAST} to {MOST} are possible")
     return width
+
+
+def scales_text(per_channel: bool, power_of_two: bool) -> str:
+    """Scales in words."""
+    kind = "powers of two" if power_of_two else "free"
+    return f"{kind}, per {'channel' if per_channel else 'layer'} for weights"

@@ -13,10 +13,11 @@ from torch import nn
 
 from hqc.diagnostics import HqcError, reject
 from hqc.events import Event, Watch, ignore, stage
+from hqc.frontends.hawq.budget import scales_text
 from hqc.frontends.hawq.datasets import Dataset
 from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.plan import Plan, measure
-from hqc.frontends.hawq.schemes import Candidate, scales_text
+from hqc.frontends.hawq.schemes import Candidate
 from hqc.frontends.hawq.sensitivity import Sensitivity
 from hqc.frontends.hawq.train import Epoch, Options, evaluate, train
 from hqc.frontends.hawq.workdir import Workdir

@@ -30,7 +30,6 @@ __all__ = [
     "alternatives",
     "planned",
     "scales_record",
-    "scales_text",
     "schemes_of",
 ]
 
@@ -140,9 +139,3 @@ def _row(one: Candidate) -> dict[str, Any]:
 
 def _scales(scheme: Scheme) -> dict[str, bool]:
     return {"per_channel": scheme.per_channel, "power_of_two": scheme.power_of_two}
-
-
-def scales_text(per_channel: bool, power_of_two: bool) -> str:
-    """Scales in words."""
-    kind = "powers of two" if power_of_two else "free"
-    return f"{kind}, per {'channel' if per_channel else 'layer'} for weights"
