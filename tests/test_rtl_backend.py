@@ -350,7 +350,13 @@ def test_without_a_simulator_nothing_is_made_and_the_remedy_is_said(
 @pytest.mark.long
 @needs_verilator
 @pytest.mark.parametrize(
-    "name", ["qkeras_jettagging.onnx", "hawq_jets_w6a8.pt", "unsw_nb15-mlp-w2a2.onnx"]
+    "name",
+    [
+        "qkeras_jettagging.onnx",
+        "hawq_jets_w6a8.pt",
+        "hawq_jets_mixed_8555.pt",
+        "unsw_nb15-mlp-w2a2.onnx",
+    ],
 )
 def test_a_public_model_on_many_samples(name: str, shared_models: Path, tmp_path: Path) -> None:
     made = compiler.compile(shared_models / name, "rtl", tmp_path / "out", check=100_000)
