@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hqc.cli_result import table
-from hqc.frontends.hawq.budget import scales_text
+from hqc.frontends.hawq.budget import bits_record, bits_text, scales_text
 
 if TYPE_CHECKING:
     from hqc.frontends.hawq.plan import Choice, Plan
@@ -58,8 +58,9 @@ def front_text(points: Sequence[Plan], axis: str) -> str:
     """A line per point: the cost, the predicted loss, the bit widths."""
     rows = [(axis, "predicted loss", "bits")]
     for point in points[:_POINTS]:
-        bits = " ".join(f"{w}/{a}" for w, a in point.bits.values())
-        rows.append((_amount(axis, point.costs[axis]), f"{point.loss_increase:+.4g}", bits))
+        rows.append(
+            (_amount(axis, point.costs[axis]), f"{point.loss_increase:+.4g}", bits_text(point.bits))
+        )
     more = len(points) - _POINTS
     return table(rows) + (f"\nand {more} more; -f json has all" if more > 0 else "")
 
@@ -67,7 +68,7 @@ def front_text(points: Sequence[Plan], axis: str) -> str:
 def plan_document(plan: Plan) -> dict[str, Any]:
     """A plan as JSON values."""
     return {
-        "bits": {n: {"weights": w, "activations": a} for n, (w, a) in plan.bits.items()},
+        "bits": bits_record(plan.bits),
         "predicted_loss_increase": plan.loss_increase,
         "by_knob": dict(plan.by_layer),
         "costs": dict(plan.costs),

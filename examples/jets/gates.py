@@ -15,12 +15,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tasks import Parts, Task, float_start, score, trained
+from tasks import Parts, Task, score, starts, trained
 from torch import nn
 from trials import CANDIDATES, Paired, paired
 
 from hqc.diagnostics import reject
-from hqc.frontends.hawq.budget import Bits, scales_text
+from hqc.frontends.hawq.budget import Bits, bits_text, scales_text
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.lut_cost import LutCost
 from hqc.frontends.hawq.objective import Samples
@@ -144,14 +144,11 @@ def gates(
     """
     floats: dict[int, float] = {}
     matches: list[Match] = []
-    for seed in seeds:
-        parts = task.parts(seed)
-        net = float_start(task, parts, seed)
-        floats[seed] = score(net, parts.test)[1]
-        log(f"seed {seed}: float accuracy {floats[seed]:.4f}")
-        samples = Samples.of(parts.train).part(0, min(most, len(parts.train[1])))
-        found = problems(net, samples, activations)
-        matches += _Seed(task, parts, net, found, seed, log).matches(luts, control)
+    for start in starts(task, seeds, most, log):
+        floats[start.seed] = start.accuracy
+        found = problems(start.net, start.samples, activations)
+        one = _Seed(task, start.parts, start.net, found, start.seed, log)
+        matches += one.matches(luts, control)
     return Gates(task.name, floats, tuple(matches))
 
 
@@ -232,10 +229,10 @@ class _Seed:
         bops, measured = plan.costs["bops"], counted["measured"]
         found = Trial(self.seed, arm, budget, scheme, plan.bits, bops, planned, measured, accuracy)
         scales = scales_text(scheme.per_channel, scheme.power_of_two)
-        bits = " ".join(f"{w}/{a}" for w, a in key[1])
         self.log(
-            f"  {arm}, {budget:,.0f} LUTs: {bits}, {scales}, {planned:,.0f} planned, "
-            f"{measured:,} counted, {bops:,.0f} BOPs, accuracy {accuracy:.4f}"
+            f"  {arm}, {budget:,.0f} LUTs: {bits_text(plan.bits)}, {scales}, "
+            f"{planned:,.0f} planned, {measured:,} counted, {bops:,.0f} BOPs, "
+            f"accuracy {accuracy:.4f}"
         )
         self.known[key] = found
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hqc.frontends.hawq.datasets import load_dataset
+from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.train import Batches, Options, evaluate, train
 from hqc.frontends.jets.data import load_jets
 
@@ -79,6 +80,25 @@ class Task:
             return self
         schedule = replace(self.schedule, float_epochs=2 * epochs, epochs=epochs)
         return replace(self, schedule=schedule)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The float network of a seed, which all trainings with quantisers begin with.
+
+    Attributes:
+        seed: of it.
+        parts: the samples.
+        net: trained.
+        accuracy: on the test part.
+        samples: of the training part, to measure sensitivities on.
+    """
+
+    seed: int
+    parts: Parts
+    net: nn.Module
+    accuracy: float
+    samples: Samples
 
 
 def task_of(name: str, jets: int | None = None) -> Task:
@@ -160,6 +180,19 @@ def trained(
         log=lambda _: None,
     )
     return [epoch.score for epoch in outcome.epochs]
+
+
+def starts(
+    task: Task, seeds: Sequence[int], most: int, log: Callable[[str], None]
+) -> Iterator[Start]:
+    """The float networks of some seeds; `log` receives a line for each."""
+    for seed in seeds:
+        parts = task.parts(seed)
+        net = float_start(task, parts, seed)
+        accuracy = score(net, parts.test)[1]
+        log(f"seed {seed}: float accuracy {accuracy:.4f}")
+        samples = Samples.of(parts.train).part(0, min(most, len(parts.train[1])))
+        yield Start(seed, parts, net, accuracy, samples)
 
 
 def float_start(task: Task, parts: Parts, seed: int) -> nn.Module:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from tasks import INPUT_BITS, Parts, Task, float_start, score, trained
+from tasks import INPUT_BITS, Parts, Task, score, starts, trained
 from torch import nn
 
 from hqc.diagnostics import reject
@@ -204,14 +204,11 @@ def compare(
     """
     floats: dict[int, float] = {}
     trials: list[Trial] = []
-    for seed in seeds:
-        parts = task.parts(seed)
-        net = float_start(task, parts, seed)
-        floats[seed] = score(net, parts.test)[1]
-        log(f"seed {seed}: float accuracy {floats[seed]:.4f}")
-        samples = Samples.of(parts.train).part(0, min(most, len(parts.train[1])))
-        for b, arm, widths, used in assignments(net, samples, arms, bits, seed):
-            loss, accuracy = quantised_score(task, net, parts, widths, seed)
+    for start in starts(task, seeds, most, log):
+        seed, net = start.seed, start.net
+        floats[seed] = start.accuracy
+        for b, arm, widths, used in assignments(net, start.samples, arms, bits, seed):
+            loss, accuracy = quantised_score(task, net, start.parts, widths, seed)
             trials.append(Trial(seed, b, arm, widths, used, loss, accuracy))
             shown = " ".join(f"{k}={w}" for k, w in widths.items())
             log(f"  {b} bits, {arm}: accuracy {accuracy:.4f}, {used:,.0f} BOPs, {shown}")

@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ from hqc.diagnostics import reject
 from hqc.frontends.hawq.costs import UNITS, Table
 from hqc.frontends.hawq.milp import Choices, step
 
-__all__ = ["Allocation", "Problem", "front", "solve"]
+__all__ = ["Allocation", "Problem", "closest", "front", "solve"]
 
 _W = TypeVar("_W")
 #: What numbers in messages count, where the name of the cost does not say so.
@@ -95,6 +95,15 @@ def solve(problem: Problem, budgets: Mapping[str, float] | None = None) -> Alloc
     if found is None:
         raise _infeasible(reduced, budgets)
     return reduced.answer(problem, found)
+
+
+def closest(problems: Sequence[Problem], cost: str) -> Problem:
+    """The problem that can do with least of a cost; the first, where it is about no known one."""
+
+    def least(problem: Problem) -> float:
+        return solve(replace(problem, objective=problem.costs.get(cost, Table()))).objective
+
+    return min(problems, key=least)
 
 
 def front(

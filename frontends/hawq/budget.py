@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hqc.diagnostics import Exit, HqcError, reject
 
-__all__ = ["parse_assignment", "parse_budgets", "parse_candidates", "scales_text"]
+__all__ = [
+    "bits_record",
+    "bits_text",
+    "parse_assignment",
+    "parse_budgets",
+    "parse_candidates",
+    "scales_text",
+]
 
 LEAST, MOST = 2, 16
 """Widths that `quantize_model` knows."""
@@ -123,6 +130,16 @@ def _require_width(width: int, text: str) -> int:
     if not LEAST <= width <= MOST:
         raise reject("HQC107", f"bit widths {text!r}: from {LEAST} to {MOST} are possible")
     return width
+
+
+def bits_text(bits: Bits) -> str:
+    """Widths in a line, weights/activations by layer."""
+    return " ".join(f"{w}/{a}" for w, a in bits.values())
+
+
+def bits_record(bits: Bits) -> dict[str, dict[str, int]]:
+    """Widths as JSON values."""
+    return {name: {"weights": w, "activations": a} for name, (w, a) in bits.items()}
 
 
 def scales_text(per_channel: bool, power_of_two: bool) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hqc.diagnostics import HqcError, reject
-from hqc.frontends.hawq.allocation import Problem, solve
+from hqc.frontends.hawq.allocation import Problem, closest, solve
 from hqc.frontends.hawq.costs import Table
 from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.plan import network
@@ -24,8 +24,11 @@ __all__ = ["require_feasible"]
 
 def require_feasible(
     model: nn.Module, samples: Samples, settings: Settings, costs: Mapping[str, Cost]
-) -> None:
+) -> tuple[Problem, ...]:
     """See before any work that layers can be quantised, and that some widths keep the budgets.
+
+    Returns:
+        What was looked at: the costs of each scheme, without an objective.
 
     Raises:
         HqcError: HQC603, HQC611, HQC612 as `quantize`.
@@ -33,13 +36,12 @@ def require_feasible(
     bits = dict.fromkeys(layer_names(model), (8, 8))
     _try(quantize_model(model, bits, settings.scheme), samples)
     net = network(model, samples, settings.choice, settings.bits)
-    first = next(iter(settings.budgets), "")
     problems = []
     for scheme in settings.considered:
         tables = {name: cost_at(cost, scheme)(net) for name, cost in costs.items()}
-        objective = tables.get(first, Table())
-        problems.append(Problem(net.widths, objective, tables, net.ties))
-    solve(min(problems, key=lambda p: solve(p).objective), settings.budgets)
+        problems.append(Problem(net.widths, Table(), tables, net.ties))
+    solve(closest(problems, next(iter(settings.budgets), "")), settings.budgets)
+    return tuple(problems)
 
 
 def _try(net: nn.Module, samples: Samples) -> None:

@@ -102,8 +102,8 @@ class Choices:
             for of in self._combinations(group):
                 product = index[group, of]
                 entries += [(rows[place], product, 1.0) for place in enumerate(of)]
-        rows_, columns, values = zip(*entries, strict=True)
-        matrix = coo_matrix((values, (rows_, columns)), shape=(len(ends), len(index))).tocsr()
+        lines, columns, values = zip(*entries, strict=True)
+        matrix = coo_matrix((values, (lines, columns)), shape=(len(ends), len(index))).tocsr()
         return LinearConstraint(matrix, ends, ends)
 
     def _solve(

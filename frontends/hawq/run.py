@@ -13,10 +13,10 @@ from torch import nn
 
 from hqc.diagnostics import HqcError, reject
 from hqc.events import Event, Watch, ignore, stage
-from hqc.frontends.hawq.budget import scales_text
+from hqc.frontends.hawq.budget import bits_text, scales_text
 from hqc.frontends.hawq.datasets import Dataset
 from hqc.frontends.hawq.objective import Samples
-from hqc.frontends.hawq.plan import Plan, measure
+from hqc.frontends.hawq.plan import measure
 from hqc.frontends.hawq.schemes import Candidate
 from hqc.frontends.hawq.sensitivity import Sensitivity
 from hqc.frontends.hawq.train import Epoch, Options, evaluate, train
@@ -26,7 +26,7 @@ from hqc.frontends.hawq.wrap import quantize_model
 if TYPE_CHECKING:
     from hqc.frontends.hawq.workflow import Settings
 
-__all__ = ["Run", "quality", "widths"]
+__all__ = ["Run", "quality"]
 
 
 class Run:
@@ -79,7 +79,7 @@ class Run:
                         raise
                     losses.append(math.inf)
                     said = "it diverges"
-                note.detail = f"{widths(one.plan)}; {said}"
+                note.detail = f"{bits_text(one.plan.bits)}; {said}"
         if math.isinf(min(losses)):
             raise last
         return losses
@@ -156,8 +156,3 @@ def quality(found: Sensitivity) -> str:
     worst = max((x.error / abs(x.trace) for x in found.layers if x.trace), default=0.0)
     text = f"{found.samples} samples, largest standard error {100 * worst:.1f} %"
     return text if found.converged else f"{text}, more than asked for: allow more probes"
-
-
-def widths(plan: Plan) -> str:
-    """Bit widths in a line."""
-    return " ".join(f"{w}/{a}" for w, a in plan.bits.values())

@@ -16,8 +16,8 @@ from typing import Any
 from torch import nn
 
 from hqc.diagnostics import HqcError
-from hqc.frontends.hawq.allocation import solve
-from hqc.frontends.hawq.budget import Bits
+from hqc.frontends.hawq.allocation import closest, solve
+from hqc.frontends.hawq.budget import Bits, bits_record
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.plan import Choice, Plan, Planner
@@ -94,18 +94,8 @@ def planned(found: Sequence[Alternative], budgets: Mapping[str, float]) -> tuple
             if error.diagnostics[0].code != "HQC611":
                 raise
     if not kept:  # it raises, and says what would do
-        _closest(found, next(iter(budgets))).planner.solve(budgets)
+        solve(closest([one.planner.problem for one in found], next(iter(budgets))), budgets)
     return tuple(sorted(kept, key=lambda one: one.plan.loss_increase))
-
-
-def _closest(found: Sequence[Alternative], cost: str) -> Alternative:
-    """The alternative that can do with least of a cost."""
-
-    def least(one: Alternative) -> float:
-        problem = one.planner.problem
-        return solve(replace(problem, objective=problem.costs[cost])).objective
-
-    return min(found, key=least)
 
 
 def scales_record(
@@ -127,12 +117,10 @@ def scales_record(
 
 
 def _row(one: Candidate) -> dict[str, Any]:
-    bits = {n: {"weights": w, "activations": a} for n, (w, a) in one.plan.bits.items()}
-    costs = dict(one.plan.costs)
     return {
         **_scales(one.scheme),
-        "bits": bits,
-        "costs": costs,
+        "bits": bits_record(one.plan.bits),
+        "costs": dict(one.plan.costs),
         "loss_increase": one.plan.loss_increase,
     }
 

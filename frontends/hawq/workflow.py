@@ -24,16 +24,17 @@ from torch import nn
 
 from hqc.diagnostics import reject
 from hqc.events import Watch, ignore, stage
-from hqc.frontends.hawq.budget import Bits
+from hqc.frontends.hawq.allocation import Problem
+from hqc.frontends.hawq.budget import Bits, bits_record, bits_text
 from hqc.frontends.hawq.costs import Table
 from hqc.frontends.hawq.datasets import Dataset
 from hqc.frontends.hawq.feasible import require_feasible
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.models import check_fit, digest
 from hqc.frontends.hawq.objective import Samples
-from hqc.frontends.hawq.plan import Choice, Measuring, Plan, Planner, measure, network
-from hqc.frontends.hawq.providers import COSTS, Cost, cost_at
-from hqc.frontends.hawq.run import Run, quality, widths
+from hqc.frontends.hawq.plan import Choice, Measuring, Plan, Planner, measure
+from hqc.frontends.hawq.providers import COSTS, Cost
+from hqc.frontends.hawq.run import Run, quality
 from hqc.frontends.hawq.schemes import (
     Candidate,
     alternatives,
@@ -148,8 +149,8 @@ def quantize(
     """
     check_fit(model, data)
     samples = data.samples(settings.measuring.samples, settings.measuring.seed)
-    require_feasible(model, samples, settings, costs)
-    key = _key(model, data, samples, settings, costs)
+    problems = require_feasible(model, samples, settings, costs)
+    key = _key(model, data, settings, problems)
     folder = None if work is None else Workdir.open(work, key, restart=restart)
     run = Run(data, settings, folder, watch)
     trained, float_epochs = run.train_float(model)
@@ -168,7 +169,7 @@ def quantize(
     accuracy = run.accuracy(net)
     record = {
         "seed": settings.options.seed,
-        "bits": {n: {"weights": w, "activations": a} for n, (w, a) in plan.bits.items()},
+        "bits": bits_record(plan.bits),
         "scales": scales_record(chosen, found, losses),
         "costs": dict(plan.costs),
         "loss_increase": {"predicted": plan.loss_increase, "by_knob": dict(plan.by_layer)},
@@ -231,16 +232,11 @@ def untrained(accuracy: float, classes: int) -> bool:
 
 
 def _key(
-    model: nn.Module,
-    data: Dataset,
-    samples: Samples,
-    settings: Settings,
-    costs: Mapping[str, Cost],
+    model: nn.Module, data: Dataset, settings: Settings, problems: Sequence[Problem]
 ) -> dict[str, Any]:
     """All that decides the result, as JSON values."""
-    net = network(model, samples, settings.choice, settings.bits)
     tables = {
-        name: [_table_digest(cost_at(costs[name], scheme)(net)) for scheme in settings.considered]
+        name: [_table_digest(problem.costs[name]) for problem in problems]
         for name in settings.budgets
     }
     return {
@@ -288,7 +284,7 @@ def _summary(found: Sequence[Candidate]) -> str:
     if len(found) > 1:
         return f"{len(found)} kinds of scales within the budget"
     plan = found[0].plan
-    return f"{widths(plan)}; predicted increase of the loss {plan.loss_increase:.3g}"
+    return f"{bits_text(plan.bits)}; predicted increase of the loss {plan.loss_increase:.3g}"
 
 
 def _share(accuracy: float) -> str:
