@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from hqc.backends.base import Batch
+from hqc.analysis.partition import Port
 from hqc.diagnostics import Exit, reject
 from hqc.ir import Array
-from hqc.partition import Port
-from hqc.types import Codes
+from hqc.numerics.types import Codes
+from hqc.pipeline.backend import Batch
 
 __all__ = [
     "cache_folder",

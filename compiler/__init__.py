@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from hqc.diagnostics import HqcError
 
 if TYPE_CHECKING:
-    from hqc.agreement import agree
     from hqc.artifact import Artifact
+    from hqc.artifact.agreement import agree
     from hqc.backends.estimate.artifact import estimate
     from hqc.driver import compile, load, run_passes
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "agree": "hqc.agreement",
+    "agree": "hqc.artifact.agreement",
     "Artifact": "hqc.artifact",
     "compile": "hqc.driver",
     "estimate": "hqc.backends.estimate.artifact",

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from onnx_ir import Model
 
-from hqc.passes_api import Outcome, Pass
+from hqc.pipeline.passes import Outcome, Pass
 
 
 @dataclass(frozen=True)

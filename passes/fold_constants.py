@@ -11,9 +11,9 @@ import onnx_ir
 from onnx_ir import Model, Node
 
 from hqc.ir import add_constant, constant, nodes
-from hqc.operators import is_quantiser
-from hqc.ort import session
-from hqc.passes_api import Outcome, Pass
+from hqc.ir.onnxruntime_session import session
+from hqc.ir.operators import is_quantiser
+from hqc.pipeline.passes import Outcome, Pass
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _evaluate(model: Model, node: Node) -> np.ndarray[Any, Any] | None:
 
 def _is_grid_expression(node: Node) -> bool:
     """Codes times scale: the form in which folded weights are kept."""
-    from hqc.semantics import grid_constant
+    from hqc.analysis.semantics import grid_constant
 
     return grid_constant(node.outputs[0]) is not None
 

@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.ranges import fit
+from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
 from hqc.ir import (
     Array,
     add_constant,
@@ -18,10 +20,8 @@ from hqc.ir import (
     replace_output,
     set_type,
 )
-from hqc.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser
-from hqc.passes_api import Outcome, Pass, Remark
-from hqc.ranges import fit
-from hqc.semantics import GridConstant, exact_values_known, grid_constant
+from hqc.ir.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser
+from hqc.pipeline.passes import Outcome, Pass, Remark
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model, Node
 
-from hqc.chains import Affine
+from hqc.analysis.semantics import chain_step
 from hqc.ir import State, add_constant, location_of, make_node, nodes, replace_output
-from hqc.operators import is_single
-from hqc.passes_api import Outcome, Pass, Remark
-from hqc.semantics import chain_step
+from hqc.ir.operators import is_single
+from hqc.numerics.monotone_chain import Affine
+from hqc.pipeline.passes import Outcome, Pass, Remark
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model
 
-from hqc.coders import Quantiser
+from hqc.analysis.partition import first_quantisers
+from hqc.analysis.step_functions import Quantiser
 from hqc.ir import State, location_of, nodes, replace_output
-from hqc.operators import MultiThreshold, Quant, is_single
-from hqc.partition import first_quantisers
-from hqc.passes_api import Outcome, Pass, Remark
+from hqc.ir.operators import MultiThreshold, Quant, is_single
+from hqc.pipeline.passes import Outcome, Pass, Remark
 
 #: A port with more codes than this is not worth a table of thresholds.
 MAX_CODES = 256

@@ -8,27 +8,22 @@ from typing import ClassVar
 
 from onnx_ir import Model, Node, Value
 
-from hqc.activations import Rectifier
-from hqc.chains import Step
+from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, is_linear
+from hqc.analysis.rearrangements import data_sources, is_movement
+from hqc.analysis.semantics import MERGES, chain_step, data_input, is_pass_through
 from hqc.diagnostics import reject
 from hqc.ir import State, location_of
-from hqc.movement import data_sources, is_movement
-from hqc.operators import is_quantiser
-from hqc.partition import computed_nodes, first_quantisers, host_tail, is_linear
-from hqc.passes.bends import straighten
+from hqc.ir.operators import is_quantiser
+from hqc.numerics.activations import Rectifier
+from hqc.numerics.monotone_chain import Step
 from hqc.passes.dce import remove_unused
-from hqc.passes.emit import Emitter, Form
-from hqc.passes.lower_linear import (
-    lower_average,
-    lower_by_scale,
-    lower_maximum,
-    lower_weighted,
-)
-from hqc.passes.lower_merge import lower_merge, lower_movement
-from hqc.passes.lower_sums import OpenSum, lower_quantised_sum, open_sum
-from hqc.passes.requantisers import lower_port, lower_quantiser
-from hqc.passes_api import Outcome, Pass, Remark
-from hqc.semantics import MERGES, chain_step, data_input, is_pass_through
+from hqc.passes.lowering.integer_builder import Emitter, Form
+from hqc.passes.lowering.linear import lower_average, lower_by_scale, lower_maximum, lower_weighted
+from hqc.passes.lowering.merge import lower_merge, lower_movement
+from hqc.passes.lowering.rectifiers import straighten
+from hqc.passes.lowering.requantisers import lower_port, lower_quantiser
+from hqc.passes.lowering.sums import OpenSum, lower_quantised_sum, open_sum
+from hqc.pipeline.passes import Outcome, Pass, Remark
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node
 
+from hqc.analysis.semantics import exact_values_known
 from hqc.diagnostics import reject
 from hqc.ir import (
     add_constant,
@@ -20,11 +21,10 @@ from hqc.ir import (
     nodes,
     replace_output,
 )
-from hqc.passes.commute import hoist_elementwise
-from hqc.passes.hoist import hoist_quantisers
-from hqc.passes.spellings import respelt, split_into_slices
-from hqc.passes_api import Outcome, Pass
-from hqc.semantics import exact_values_known
+from hqc.passes.lowering.canonical_forms import respelt, split_into_slices
+from hqc.passes.lowering.commute_elementwise import hoist_elementwise
+from hqc.passes.lowering.hoist_quantisers import hoist_quantisers
+from hqc.pipeline.passes import Outcome, Pass
 
 _NO_OPS = frozenset({"Identity", "Dropout"})
 

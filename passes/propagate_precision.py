@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail
+from hqc.analysis.ranges import ChannelRange, forward
 from hqc.ir import State, range_of, set_range, set_type, type_of
-from hqc.operators import MultiThreshold, Quant
-from hqc.partition import computed_nodes, first_quantisers, host_tail
-from hqc.passes_api import Contract, Outcome, Pass, Promise
-from hqc.ranges import ChannelRange, forward
-from hqc.types import FixedType, Range
+from hqc.ir.operators import MultiThreshold, Quant
+from hqc.numerics.types import FixedType, Range
+from hqc.pipeline.passes import Contract, Outcome, Pass, Promise
 
 
 @dataclass(frozen=True)

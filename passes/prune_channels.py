@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.ranges import ChannelRange, fit, value_range
+from hqc.analysis.semantics import data_input, exact_values_known
 from hqc.ir import (
     Array,
     State,
@@ -22,12 +24,10 @@ from hqc.ir import (
     set_type,
     sole_consumer,
 )
-from hqc.operators import MultiThreshold, Quant, is_quantiser
+from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
+from hqc.numerics.types import SINGLE_BITS
 from hqc.passes.propagate_precision import channel_ranges
-from hqc.passes_api import Outcome, Pass, Remark
-from hqc.ranges import ChannelRange, fit, value_range
-from hqc.semantics import data_input, exact_values_known
-from hqc.types import SINGLE_BITS
+from hqc.pipeline.passes import Outcome, Pass, Remark
 
 Mask = npt.NDArray[np.bool_]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["cli_fixtures"]
+pytest_plugins = ["support.cli_fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

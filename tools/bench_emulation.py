@@ -21,14 +21,14 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Value
 
-from hqc.backends.base import BackendOptions
-from hqc.backends.catapult import Catapult
-from hqc.backends.hls4ml_graph import graph_config, layer_list
-from hqc.backends.vitis import Vitis
+from hqc.analysis.partition import partition
+from hqc.backends.hls4ml.catapult import Catapult
+from hqc.backends.hls4ml.model_graph import graph_config, layer_list
+from hqc.backends.hls4ml.vitis import Vitis
 from hqc.ir import QONNX, State, add_constant, make_node, set_range, set_state, set_type, to_bytes
-from hqc.operators import Quant
-from hqc.partition import partition
-from hqc.types import FixedType, Overflow, Range, Rounding
+from hqc.ir.operators import Quant
+from hqc.numerics.types import FixedType, Overflow, Range, Rounding
+from hqc.pipeline.backend import BackendOptions
 
 SIZES = (16, 64, 32, 32, 5)
 WEIGHT = FixedType(True, 6, 1)
@@ -153,7 +153,7 @@ def qonnx_rate(model: Model, x: np.ndarray[Any, Any]) -> float:
 
 def measure(batch: int) -> list[tuple[str, float]]:
     """Samples per second of everything, each checked against the exact executor first."""
-    from hqc.fast import Fast
+    from hqc.execution.fast import Fast
 
     model = jet_tagger(7)
     parts = partition(model)

@@ -23,14 +23,14 @@ import numpy as np
 from bench_emulation import jet_tagger
 from onnx_ir import Model
 
+from hqc.analysis.partition import Partition, partition
 from hqc.backends import layers as kinds
-from hqc.backends.base import BackendOptions
 from hqc.backends.estimate.estimate import estimate_project
 from hqc.backends.estimate.figures import Figures
 from hqc.backends.estimate.measure import measure
 from hqc.backends.estimate.yosys import find
-from hqc.backends.evaluate import run
-from hqc.backends.network import Network, read_network
+from hqc.backends.layers.evaluate import run
+from hqc.backends.layers.network import Network, read_network
 from hqc.backends.rtl.affine import Sums
 from hqc.backends.rtl.circuit import Add, Product
 from hqc.backends.rtl.design import Design
@@ -41,11 +41,11 @@ from hqc.backends.rtl.lowering.csd import dot
 from hqc.backends.rtl.lowering.lower import lower
 from hqc.backends.rtl.lowering.scaled import Scaled, offset
 from hqc.backends.rtl.options import RtlOptions
+from hqc.diagnostics.events import Event
 from hqc.driver import load, run_passes
-from hqc.events import Event
-from hqc.partition import Partition, partition
+from hqc.numerics.types import FixedType, Overflow, Rounding
 from hqc.pipeline import DEFAULT
-from hqc.types import FixedType, Overflow, Rounding
+from hqc.pipeline.backend import BackendOptions
 
 TIMEOUT = 3600.0
 #: A cutoff in nanoseconds that no path reaches: registers at the outputs alone.

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hqc.frontends.hawq.objective import Samples, Weights
-from hqc.frontends.hawq.sensitivity import fisher_traces, hessian_traces
+from hqc.codesign.hessian.objective import Samples, Weights
+from hqc.codesign.hessian.sensitivity import fisher_traces, hessian_traces
 
 SIZES = (16, 64, 32, 32, 5)
 CHUNK, MOST = 10, 20_000

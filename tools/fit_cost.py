@@ -32,8 +32,8 @@ from scipy.stats import spearmanr
 from hqc.backends.estimate.counts import Tally
 from hqc.backends.estimate.flows import flow_of
 from hqc.backends.estimate.measure import measure
+from hqc.backends.estimate.operation_counts import tallies
 from hqc.backends.estimate.quick import AREA, LUTS, Coefficients, matrix_logs, scaling_logs
-from hqc.backends.estimate.tally import tallies
 from hqc.ir import Array
 
 TABLE = Path(__file__).resolve().parents[1] / "backends" / "estimate" / "quick.json"

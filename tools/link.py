@@ -5,24 +5,26 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+#: Folders of the tree that are packages inside `hqc`, by their name there.
+INNER = ("passes", "frontends", "backends")
+
 
 def main() -> None:
     root = Path(__file__).resolve().parent.parent
     package = root / ".typeroot" / "hqc"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
-    for file in sorted((root / "compiler").iterdir()):
-        if file.suffix in {".py", ".typed"}:
-            (package / file.name).symlink_to(file)
-    (package / "page").symlink_to(root / "compiler" / "page", target_is_directory=True)
-    for folder in ("passes", "frontends"):
-        (package / folder).symlink_to(root / folder, target_is_directory=True)
+    for entry in sorted((root / "compiler").iterdir()):
+        if entry.name != "__pycache__":
+            (package / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
+    for folder in INNER:
+        (package / folder).mkdir()
+        for entry in sorted((root / folder).iterdir()):
+            if entry.name not in {"__pycache__", "integrations"}:
+                target = package / folder / entry.name
+                target.symlink_to(entry, target_is_directory=entry.is_dir())
     integrations = root / "backends" / "integrations"
     (package / "integrations").symlink_to(integrations, target_is_directory=True)
-    (package / "backends").mkdir()
-    for file in sorted((root / "backends").iterdir()):
-        if file != integrations:
-            (package / "backends" / file.name).symlink_to(file)
 
 
 if __name__ == "__main__":

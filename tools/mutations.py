@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_FUZZ = "tests/test_fuzz.py::test_a_fixed_sample_agrees_everywhere"
-_ROWS = "tests/test_fuzz.py::test_every_operator_agrees_everywhere"
-_REGRESSIONS = "tests/test_fuzz.py::test_graphs_that_went_wrong_once"
-_NETWORKS = "tests/test_differential.py"
+_FUZZ = "tests/fuzzing/test_fuzz.py::test_a_fixed_sample_agrees_everywhere"
+_ROWS = "tests/fuzzing/test_fuzz.py::test_every_operator_agrees_everywhere"
+_REGRESSIONS = "tests/fuzzing/test_fuzz.py::test_graphs_that_went_wrong_once"
+_NETWORKS = "tests/models/test_differential.py"
 
 
 @dataclass(frozen=True)
@@ -35,118 +35,122 @@ class Mutation:
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "ties round away from zero",
-        "compiler/coders.py",
+        "compiler/analysis/step_functions.py",
         "Rounding.ROUND: lambda k: (-_HALF, k % 2 == 0),",
         "Rounding.ROUND: lambda k: (-_HALF, k > 0),",
     ),
     Mutation(
         "zero point dropped from the grid",
-        "compiler/coders.py",
+        "compiler/analysis/step_functions.py",
         "tuple(-s * z for s, z in zip(scales, zeros, strict=True))",
         "tuple(0 * s * z for s, z in zip(scales, zeros, strict=True))",
     ),
     Mutation(
         "sign of the zero point",
-        "compiler/coders.py",
+        "compiler/analysis/step_functions.py",
         "return Bound((code + offset - zero) * scale, inclusive)",
         "return Bound((code + offset + zero) * scale, inclusive)",
     ),
     Mutation(
         "narrow range ignored",
-        "compiler/operators.py",
+        "compiler/ir/operators.py",
         "return (-hi if self.narrow else -hi - 1), hi",
         "return -hi - 1, hi",
     ),
     Mutation(
         "epsilon of batch norm dropped",
-        "compiler/semantics.py",
+        "compiler/analysis/semantics.py",
         "factor = g / square_root(v + epsilon)",
         "factor = g / square_root(v)",
     ),
     Mutation(
         "sign of a subtracted bias",
-        "compiler/semantics.py",
+        "compiler/analysis/semantics.py",
         "return Affine(ones, tuple(-c for c in constants))",
         "return Affine(ones, constants)",
     ),
     Mutation(
         "slope of LeakyRelu on the wrong side",
-        "compiler/activations.py",
+        "compiler/numerics/activations.py",
         "return Bound(bound.value / slope, bound.inclusive, bound.upward)",
         "return Bound(bound.value * slope, bound.inclusive, bound.upward)",
     ),
     Mutation(
         "stride and dilation swapped",
-        "compiler/convolution.py",
+        "compiler/ir/windows.py",
         "*(n * step for n, step in zip(self.dilations, along, strict=True)),",
         "*(n * step for n, step in zip(self.strides, along, strict=True)),",
     ),
     Mutation(
         "padding at the wrong end",
-        "compiler/convolution.py",
+        "compiler/ir/windows.py",
         'low, high = (small, large) if mode == "SAME_UPPER" else (large, small)',
         'low, high = (large, small) if mode == "SAME_UPPER" else (small, large)',
     ),
     Mutation(
         "lowered convolution loses its groups",
-        "passes/lower_linear.py",
+        "passes/lowering/linear.py",
         "plain = replace(window.closed(spatial), group=channels)",
         "plain = window.closed(spatial)",
     ),
     Mutation(
         "kernel of ConvTranspose not turned",
-        "passes/lower_linear.py",
+        "passes/lowering/linear.py",
         "turned = np.flip(shaped, axis=tuple(range(2, shaped.ndim)))",
         "turned = shaped",
     ),
     Mutation(
         "padded average divides by the kernel",
-        "compiler/convolution.py",
+        "compiler/ir/windows.py",
         "return np.asarray((taps.index >= 0).sum(axis=1), np.int64)",
         "return np.full(len(taps.index), taps.index.shape[1], np.int64)",
     ),
     Mutation(
         "padding of a convolution left out of ranges",
-        "compiler/ranges.py",
+        "compiler/analysis/ranges.py",
         "lo, hi = np.minimum(lo, 0), np.maximum(hi, 0)",
         "lo, hi = lo, hi",
-        ("tests/test_ranges.py", "tests/test_linear.py", _REGRESSIONS, _FUZZ),
+        ("tests/analysis/test_ranges.py", "tests/analysis/test_linear.py", _REGRESSIONS, _FUZZ),
     ),
     Mutation(
         "type of a range one bit too narrow",
-        "compiler/types.py",
+        "compiler/numerics/types.py",
         "width = max(1, width + signed)",
         "width = max(1, width)",
-        ("tests/test_types.py", "tests/test_ranges.py", "tests/test_passes_integer.py"),
+        (
+            "tests/numerics/test_types.py",
+            "tests/analysis/test_ranges.py",
+            "tests/passes/test_integer_passes.py",
+        ),
     ),
     Mutation(
         "thresholds off by one",
-        "compiler/requantise.py",
+        "compiler/analysis/dyadic_requantiser.py",
         "out[c] = np.clip(f.thresholds[c], max(first, int(ALWAYS)), min(last + 1, int(NEVER)))",
         "out[c] = np.clip(f.thresholds[c], max(first, int(ALWAYS)), min(last, int(NEVER)))",
-        ("tests/test_requantise.py", _FUZZ, _NETWORKS),
+        ("tests/analysis/test_dyadic_requantiser.py", _FUZZ, _NETWORKS),
     ),
     Mutation(
         "offset of a requantiser at another shift",
-        "passes/requantisers.py",
+        "passes/lowering/requantisers.py",
         "offset = np.ldexp(d.offset.astype(np.float64), exponent - d.shift)",
         "offset = np.ldexp(d.offset.astype(np.float64), exponent - d.shift + 1)",
     ),
     Mutation(
         "subtraction lowered as a sum",
-        "passes/lower_merge.py",
+        "passes/lowering/merge.py",
         "second = second.then(Affine.of(-1))",
         "second = second.then(Affine.of(1))",
     ),
     Mutation(
         "falling channels keep their maximum",
-        "passes/lower_linear.py",
+        "passes/lowering/linear.py",
         "signs = tuple(Fraction(1 if s >= 0 else -1) for s in rising)",
         "signs = tuple(Fraction(1) for s in rising)",
     ),
     Mutation(
         "sum over axes lacks its count",
-        "passes/spellings.py",
+        "passes/lowering/canonical_forms.py",
         'b.number(size, "count")',
         'b.number(size - 1, "count")',
     ),
@@ -158,7 +162,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "split in the wrong order",
-        "passes/spellings.py",
+        "passes/lowering/canonical_forms.py",
         '(("start", start), ("end", start + size), ("axis", axis))',
         '(("start", 0), ("end", size), ("axis", axis))',
     ),
@@ -167,19 +171,19 @@ MUTATIONS: tuple[Mutation, ...] = (
         "passes/prune_channels.py",
         "share = (values * (drop & still)) @ weights",
         "share = (values * (drop & ~still)) @ weights",
-        ("tests/test_passes_integer.py", _FUZZ, _NETWORKS),
+        ("tests/passes/test_integer_passes.py", _FUZZ, _NETWORKS),
     ),
     Mutation(
         "hoisted quantiser in front of other padding",
-        "passes/hoist.py",
+        "passes/lowering/hoist_quantisers.py",
         "(found.fill == 0.0 and _keeps_zero(node))",
         "_keeps_zero(node)",
     ),
     Mutation(
         "ties of HALF_UP in the fast executor",
-        "compiler/fast.py",
+        "compiler/execution/fast.py",
         "half = self._scalar(0.5 if rounding is Rounding.HALF_UP else -0.5, kind)",
         "half = self._scalar(0.5, kind)",
-        ("tests/test_execute.py", _FUZZ),
+        ("tests/execution/test_reference.py", _FUZZ),
     ),
 )

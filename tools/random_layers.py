@@ -19,7 +19,7 @@ from hqc.backends.layers import (
     Threshold,
     accumulator,
 )
-from hqc.types import Codes, FixedType, Overflow, Range, Rounding
+from hqc.numerics.types import Codes, FixedType, Overflow, Range, Rounding
 
 __all__ = ["KINDS", "random_matrix", "random_network"]
 

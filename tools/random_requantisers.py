@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from hqc.analysis.dyadic_requantiser import Dyadic, smallest_dyadic, thresholds_are_cheaper
+from hqc.analysis.step_functions import StepFunction
+from hqc.backends.estimate.operation_counts import tallies
 from hqc.backends.estimate.quick import Coefficients
-from hqc.backends.estimate.tally import tallies
 from hqc.backends.layers import Constant, Input, Layer, Network, Requantise, Threshold
-from hqc.coders import StepFunction
-from hqc.requantise import Dyadic, smallest_dyadic, thresholds_are_cheaper
-from hqc.types import Codes, FixedType, Overflow, Range, Rounding
+from hqc.numerics.types import Codes, FixedType, Overflow, Range, Rounding
 
 __all__ = ["FIRST", "random_requantiser", "requantiser_table"]
 

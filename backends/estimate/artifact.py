@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqc.backends.base import BackendOptions
+from hqc.artifact.report_file import read_report
 from hqc.backends.estimate.estimate import Estimate, estimate_project
 from hqc.backends.estimate.measure import TIMEOUT
 from hqc.backends.estimate.parts import RECORD
-from hqc.events import Watch, ignore, stage
-from hqc.report_file import read_report
+from hqc.diagnostics.events import Watch, ignore, stage
+from hqc.pipeline.backend import BackendOptions
 
 if TYPE_CHECKING:
     from hqc.artifact import Artifact
@@ -65,7 +65,7 @@ def estimate_artifact(
     watch: Watch,
 ) -> Estimate:
     """As `estimate`, of an open directory."""
-    from hqc.assemble import add_to_report
+    from hqc.artifact.assemble import add_to_report
 
     report = read_report(artifact.path)
     with tempfile.TemporaryDirectory(prefix="hqc-rtl-") as scratch:
@@ -81,7 +81,7 @@ def estimate_artifact(
 
 
 def _write_rtl(artifact: Artifact, clock_ns: float | None, directory: Path) -> None:
-    from hqc.backends.network import read_network
+    from hqc.backends.layers.network import read_network
     from hqc.backends.rtl.emission.project import write
     from hqc.backends.rtl.lowering.lower import lower
 

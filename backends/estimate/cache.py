@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqc.backends.emulation import cache_folder
 from hqc.backends.estimate.figures import Figures
 from hqc.backends.estimate.flows import Flow
 from hqc.backends.estimate.yosys import Yosys
+from hqc.backends.hls4ml.emulation import cache_folder
 from hqc.diagnostics import reject
 
 __all__ = ["Cache", "Module", "digest", "key_of"]

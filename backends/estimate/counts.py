@@ -24,7 +24,7 @@ import numpy as np
 from hqc.backends.estimate.features import Matrix, bits_of, digit_planes
 from hqc.backends.rtl.emission.delays import CARRY, LEVEL
 from hqc.ir import Array
-from hqc.types import Codes, FixedType, Overflow, Rounding, round_shift
+from hqc.numerics.types import Codes, FixedType, Overflow, Rounding, round_shift
 
 __all__ = ["Bounds", "Scaling", "Tally", "zeros_of"]
 

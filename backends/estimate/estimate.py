@@ -17,8 +17,8 @@ from hqc.backends.estimate.opensta import Timing
 from hqc.backends.estimate.parts import MANY, Part, Project, read_project
 from hqc.backends.estimate.yosys import SCRIPT, Job
 from hqc.diagnostics import reject
-from hqc.events import Watch, ignore, stage
-from hqc.options import usage
+from hqc.diagnostics.events import Watch, ignore, stage
+from hqc.pipeline.options import usage
 
 __all__ = ["Estimate", "Row", "estimate_project"]
 

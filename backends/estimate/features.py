@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hqc.ir import Array
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["Matrix", "bits_of", "digit_planes", "matrix_features"]
 

@@ -11,7 +11,7 @@ from hqc.backends.estimate.figures import Figures, abc9_delay, abc_delay, read_s
 from hqc.backends.estimate.liberty import Liberty
 from hqc.backends.estimate.yosys import LOG, Yosys
 from hqc.diagnostics import reject
-from hqc.options import closest
+from hqc.pipeline.options import closest
 
 __all__ = ["NETLIST", "TARGETS", "Flow", "flow_of"]
 

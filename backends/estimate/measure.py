@@ -13,8 +13,8 @@ from hqc.backends.estimate.cache import Cache, Module, key_of
 from hqc.backends.estimate.figures import Figures
 from hqc.backends.estimate.flows import NETLIST, Flow, flow_of
 from hqc.backends.estimate.yosys import SCRIPT, Job, Yosys
-from hqc.events import Event, Watch, ignore
-from hqc.options import usage
+from hqc.diagnostics.events import Event, Watch, ignore
+from hqc.pipeline.options import usage
 
 __all__ = ["TIMEOUT", "Measured", "Tools", "measure", "measure_all"]
 

@@ -1,9 +1,9 @@
 """Predict what an open synthesis will count, in milliseconds: no adders are built, none is asked.
 
-Each layer's logic is counted (`hqc.backends.estimate.tally`); a small table of coefficients per
-target turns counts into its size: look-up tables, or the area of an ASIC's cells. It was fitted by
-`tools/fit_cost.py` to what Yosys made of random layers, and says on how many, with which tool, and
-how far off it was on layers it had not seen.
+Each layer's logic is counted (`hqc.backends.estimate.operation_counts`); a small table of
+coefficients per target turns counts into its size: look-up tables, or the area of an ASIC's cells.
+It was fitted by `tools/fit_cost.py` to what Yosys made of random layers, and says on how
+many, with which tool, and how far off it was on layers it had not seen.
 
 * The adders of a constant matrix are a power law of its features (`Matrix`): digits, how often
   pairs of them recur, how near columns are, widths.
@@ -24,7 +24,7 @@ from typing import Any
 
 from hqc.backends.estimate.counts import Scaling, Tally
 from hqc.backends.estimate.features import Matrix
-from hqc.backends.estimate.tally import tallies
+from hqc.backends.estimate.operation_counts import tallies
 from hqc.backends.layers import Layer, Network
 from hqc.backends.rtl.emission.delays import cutoff_of
 from hqc.diagnostics import reject
@@ -310,7 +310,7 @@ def quick_estimate(network: Network, target: str = LUTS, clock_ns: float = CLOCK
     """Predict the figures of a network that the rtl backend would lay out.
 
     Args:
-        network: see `hqc.backends.network.read_network`.
+        network: see `hqc.backends.layers.network.read_network`.
         target: fpga-xcup or asic-osu018, which the coefficients are for.
         clock_ns: the clock period, for stages.
 

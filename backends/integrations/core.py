@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 from onnx_ir import Node, Value
 
-from hqc.convolution import Window, spatial_shape
+from hqc.analysis.partition import MAXIMA, Partition, Port, partition
+from hqc.analysis.ranges import integers
+from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.semantics import exact_values_known, is_pass_through
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import constant, location_of, range_of, type_of
-from hqc.movement import is_movement, movement, sample_shape
-from hqc.operators import MultiThreshold, Quant
-from hqc.partition import MAXIMA, Partition, Port, partition
+from hqc.ir.operators import MultiThreshold, Quant
+from hqc.ir.windows import Window, spatial_shape
+from hqc.numerics.types import INT64_BITS, Codes, FixedType, Range, Rounding
 from hqc.passes.propagate_precision import channel_ranges
-from hqc.ranges import integers
-from hqc.semantics import exact_values_known, is_pass_through
-from hqc.types import INT64_BITS, Codes, FixedType, Range, Rounding
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hqc.convolution import Window
+from hqc.analysis.partition import Port
 from hqc.integrations.core import Emitter, Held, inexpressible, lowered, port_properties, sum_bits
 from hqc.integrations.core import walk as walk_core
 from hqc.integrations.onnx_integer import finish
 from hqc.ir import QONNX, Array
-from hqc.partition import Port
-from hqc.types import SINGLE_BITS, Codes, FixedType, Range, Rounding, round_shift
+from hqc.ir.windows import Window
+from hqc.numerics.types import SINGLE_BITS, Codes, FixedType, Range, Rounding, round_shift
 
 #: Thresholds of one activation; FINN holds all of them in memory.
 MAX_STEPS = 1 << 16

@@ -10,7 +10,7 @@ from onnx_ir import Model
 from onnx_ir.passes import PassBase
 
 from hqc.ir import State
-from hqc.passes_api import Contract, Outcome, Pass
+from hqc.pipeline.passes import Contract, Outcome, Pass
 
 #: Changes a model, in place or not; the model it leaves, and whether anything changed.
 Change = Callable[[Model], tuple[Model, bool]]
@@ -32,7 +32,7 @@ def foreign_pass(
         name: how pipelines call the pass.
         summary: one line for `hqc passes`.
         contract: what it promises; the pass manager checks it after each run.
-        needs, gives: states of the IR, as in `hqc.passes_api.Pass`.
+        needs, gives: states of the IR, as in `hqc.pipeline.passes.Pass`.
     """
 
     def rewrite(self: Pass, model: Model) -> Outcome:

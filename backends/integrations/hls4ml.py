@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.base import BackendOptions
-from hqc.backends.hls4ml_graph import (
+from hqc.analysis.partition import Partition
+from hqc.backends.hls4ml.custom_layers import TEMPLATES, register
+from hqc.backends.hls4ml.model_graph import (
     CATAPULT,
     VITIS,
     Flavour,
@@ -26,17 +27,16 @@ from hqc.backends.hls4ml_graph import (
     layer_list,
     to_fixed_type,
 )
-from hqc.backends.hls4ml_own import TEMPLATES, register
 from hqc.backends.layers import Network
-from hqc.backends.layout import from_hardware, to_hardware
-from hqc.backends.network import read_network
-from hqc.backends.roles import layer_types
+from hqc.backends.layers.layout import from_hardware, to_hardware
+from hqc.backends.layers.network import read_network
+from hqc.backends.layers.template_parameters import layer_types
 from hqc.diagnostics import Diagnostic, Exit, HqcError, reject
 from hqc.integrations.core import lowered
 from hqc.integrations.hls4ml_families import FAMILIES, two_bits, unknown, unspell
 from hqc.ir import Array
-from hqc.partition import Partition
-from hqc.types import DOUBLE_BITS
+from hqc.numerics.types import DOUBLE_BITS
+from hqc.pipeline.backend import BackendOptions
 
 
 def convert(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hqc.backends.hls4ml_graph import CATAPULT, VITIS, Flavour
-from hqc.backends.hls4ml_own import has_own_template
+from hqc.backends.hls4ml.custom_layers import has_own_template
+from hqc.backends.hls4ml.model_graph import CATAPULT, VITIS, Flavour
 from hqc.backends.layers import (
     Activation,
     Constant,
@@ -17,7 +17,7 @@ from hqc.backends.layers import (
     Network,
     Requantise,
 )
-from hqc.backends.roles import layer_types
+from hqc.backends.layers.template_parameters import layer_types
 from hqc.diagnostics import Diagnostic
 
 _CHAIN = (Input, Dense, Requantise, Activation)

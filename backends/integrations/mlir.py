@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hqc.convolution import Window
+from hqc.analysis.partition import Port
 from hqc.integrations.core import Emitter, Held, Nudge, lowered, walk
 from hqc.integrations.mlir_text import (
     BATCH,
@@ -23,8 +23,8 @@ from hqc.integrations.mlir_text import (
     width_of,
     width_of_codes,
 )
-from hqc.partition import Port
-from hqc.types import Codes, Range, Rounding
+from hqc.ir.windows import Window
+from hqc.numerics.types import Codes, Range, Rounding
 
 
 def export_mlir(model: object, *, example_inputs: object = None) -> str:

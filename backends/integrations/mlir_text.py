@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hqc.types import Codes, Range
+from hqc.numerics.types import Codes, Range
 
 _WIDTHS = (8, 16, 32, 64)
 #: The dynamic size of the batch, defined first.

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from hqc.convolution import Window
+from hqc.analysis.partition import Port
 from hqc.integrations.core import (
     Emitter,
     Held,
@@ -27,8 +27,8 @@ from hqc.integrations.core import (
     walk,
 )
 from hqc.ir import Array
-from hqc.partition import Port
-from hqc.types import INT64_BITS, Codes, Range, Rounding
+from hqc.ir.windows import Window
+from hqc.numerics.types import INT64_BITS, Codes, Range, Rounding
 
 OPSET, IR_VERSION = 18, 10
 _PORTS = ("uint8", "int8", "uint16", "int16", "int32", "int64")

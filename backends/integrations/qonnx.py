@@ -11,12 +11,12 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.base import Transformation
 
 from hqc import ir
+from hqc.analysis.partition import computed_nodes
+from hqc.equivalence.qonnx_oracle import with_batch
 from hqc.integrations.foreign import foreign_pass, kebab
 from hqc.ir import State, is_marked
-from hqc.oracle import with_batch
-from hqc.partition import computed_nodes
-from hqc.passes_api import Contract, Pass
-from hqc.structural import difference
+from hqc.ir.structural_equality import difference
+from hqc.pipeline.passes import Contract, Pass
 
 #: The symbol of the batch axis; the size it has while qonnx, which wants a number, transforms.
 _BATCH, _SIZE = "N", 1

@@ -25,7 +25,7 @@ from hqc.backends.rtl.circuit import (
     Wrap,
     bounds_of,
 )
-from hqc.types import Range
+from hqc.numerics.types import Range
 
 __all__ = ["Affine", "Sums", "linear_forms"]
 

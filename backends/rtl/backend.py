@@ -10,18 +10,9 @@ from typing import Any, ClassVar
 
 from onnx_ir import Model
 
-from hqc.backends.base import (
-    Backend,
-    BackendOptions,
-    Batch,
-    Capabilities,
-    Emission,
-    EmittedLayer,
-    impossible_pace,
-    wide_ports,
-)
+from hqc.analysis.partition import Partition
 from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
-from hqc.backends.network import OPERATORS, read_network
+from hqc.backends.layers.network import OPERATORS, read_network
 from hqc.backends.rtl.circuit import Circuit, Input
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.names import KEYWORDS
@@ -34,8 +25,17 @@ from hqc.backends.rtl.proof.certify import certify
 from hqc.backends.rtl.simulation.simulate import RtlEmulator, emulator
 from hqc.backends.rtl.simulation.wrapper import read_interface
 from hqc.diagnostics import Diagnostic, Exit, HqcError
-from hqc.partition import Partition
-from hqc.types import INT64_BITS
+from hqc.numerics.types import INT64_BITS
+from hqc.pipeline.backend import (
+    Backend,
+    BackendOptions,
+    Batch,
+    Capabilities,
+    Emission,
+    EmittedLayer,
+    impossible_pace,
+    wide_ports,
+)
 
 __all__ = ["Rtl"]
 

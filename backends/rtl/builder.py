@@ -23,7 +23,7 @@ from hqc.backends.rtl.circuit import (
     operands,
     rewire,
 )
-from hqc.types import FixedType, Overflow, Range, Rounding
+from hqc.numerics.types import FixedType, Overflow, Range, Rounding
 
 __all__ = ["Builder"]
 

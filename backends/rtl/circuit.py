@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from hqc.types import INT64_BITS, Codes, Range, Rounding, round_shift
+from hqc.numerics.types import INT64_BITS, Codes, Range, Rounding, round_shift
 
 __all__ = [
     "Add",

@@ -17,7 +17,7 @@ from hqc.backends.rtl.circuit import (
     Wire,
     operands,
 )
-from hqc.types import Range, Rounding
+from hqc.numerics.types import Range, Rounding
 
 __all__ = ["adder_bits", "depth", "luts", "width"]
 

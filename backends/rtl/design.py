@@ -14,7 +14,7 @@ import numpy as np
 
 from hqc.backends.rtl.circuit import Circuit, evaluate
 from hqc.diagnostics import Location
-from hqc.types import Codes, FixedType, Range
+from hqc.numerics.types import Codes, FixedType, Range
 
 __all__ = ["Block", "Design", "Port", "run"]
 
@@ -41,7 +41,7 @@ class Block:
 
     Attributes:
         name: of the layer; a C identifier, unique in the design.
-        kind: of the layer, in the words of `hqc.backends.base.EmittedLayer`; "rearrange" blocks
+        kind: of the layer, in the words of `hqc.pipeline.backend.EmittedLayer`; "rearrange" blocks
             are wires: their circuit has one input and hands it on.
         sources: names of the ports and blocks it reads.
         circuit: the logic of one instance.
@@ -102,7 +102,7 @@ class Design:
 def run(design: Design, inputs: Mapping[str, Codes]) -> dict[str, Codes]:
     """Codes (N, size) of every port and block, from codes (N, size) of the inputs.
 
-    This is what the circuits compute; what the layers mean is `hqc.backends.evaluate`.
+    This is what the circuits compute; what the layers mean is `hqc.backends.layers.evaluate`.
     """
     known = {port.name: inputs[port.name].reshape(-1, port.size) for port in design.inputs}
     for block in design.blocks:

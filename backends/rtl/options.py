@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hqc.backends.base import BackendOptions
+from hqc.pipeline.backend import BackendOptions
 
 __all__ = ["RtlOptions", "own_options"]
 

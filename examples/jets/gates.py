@@ -19,21 +19,21 @@ from tasks import Parts, Task, score, starts, trained
 from torch import nn
 from trials import CANDIDATES, Paired, paired
 
-from hqc.diagnostics import reject
-from hqc.frontends.hawq.budget import Bits, bits_text, scales_text
-from hqc.frontends.hawq.layers import Scheme
-from hqc.frontends.hawq.lut_cost import LutCost
-from hqc.frontends.hawq.objective import Samples
-from hqc.frontends.hawq.plan import Choice, Measuring, Plan, measure
-from hqc.frontends.hawq.promise import promise
-from hqc.frontends.hawq.providers import COSTS
-from hqc.frontends.hawq.schemes import (
+from hqc.codesign.allocation.budget import Bits, bits_text, scales_text
+from hqc.codesign.allocation.plan import Choice, Measuring, Plan, measure
+from hqc.codesign.allocation.schemes import (
     Alternative,
     Candidate,
     alternatives,
     planned,
     schemes_of,
 )
+from hqc.codesign.costs.lut_cost import LutCost
+from hqc.codesign.costs.providers import COSTS
+from hqc.codesign.hessian.objective import Samples
+from hqc.codesign.workflow.keeps_budget import promise
+from hqc.diagnostics import reject
+from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model
 
 APART = 0.03

@@ -26,13 +26,13 @@ from train import class_aucs, logits, one_thread
 from trials import CANDIDATES, Widths, pairs_of, uniform
 
 import hqc
+from hqc.codesign.allocation.plan import Choice, Measuring, Planner, measure
+from hqc.codesign.allocation.problem import Allocation
+from hqc.codesign.hessian.objective import Samples
+from hqc.codesign.hessian.sensitivity import Sensitivity
+from hqc.codesign.workflow.plots import plot_bits, plot_front, plot_traces, plot_training
 from hqc.diagnostics import HqcError
-from hqc.frontends.hawq.allocation import Allocation
 from hqc.frontends.hawq.layers import Scheme
-from hqc.frontends.hawq.objective import Samples
-from hqc.frontends.hawq.plan import Choice, Measuring, Planner, measure
-from hqc.frontends.hawq.plots import plot_bits, plot_front, plot_traces, plot_training
-from hqc.frontends.hawq.sensitivity import Sensitivity
 from hqc.frontends.hawq.wrap import quantize_model
 
 BACKENDS = ("vitis", "catapult")

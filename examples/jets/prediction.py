@@ -23,18 +23,18 @@ import torch
 from torch import nn
 from trials import CANDIDATES, Widths, per_channel
 
-from hqc.frontends.hawq.costs import Table
-from hqc.frontends.hawq.layers import Scheme
-from hqc.frontends.hawq.objective import Samples, Weights
-from hqc.frontends.hawq.perturbation import (
+from hqc.codesign.allocation.perturbation import (
     gradient_table,
     interaction_table,
     omega_table,
     weight_deltas,
     weight_perturbations,
 )
-from hqc.frontends.hawq.sensitivity import hessian_traces
-from hqc.frontends.hawq.train import evaluate
+from hqc.codesign.costs.tables import Table
+from hqc.codesign.hessian.objective import Samples, Weights
+from hqc.codesign.hessian.sensitivity import hessian_traces
+from hqc.codesign.training.loop import evaluate
+from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model
 
 ACTIVATION_BITS = 16

@@ -22,8 +22,8 @@ from tasks import float_start, score, task_of
 from train import one_thread
 from trials import ARMS, CANDIDATES, MATTERS, Comparison, compare
 
+from hqc.codesign.hessian.objective import Samples
 from hqc.diagnostics import HqcError
-from hqc.frontends.hawq.objective import Samples
 from hqc.frontends.hawq.wrap import layer_names
 
 DATA = "embedded, openml, an .npz file, digits, or digits-images"

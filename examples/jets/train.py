@@ -18,8 +18,8 @@ from model import JetTagger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hqc.codesign.jets.data import DEFAULT_JETS, JetData, load_jets
 from hqc.diagnostics import HqcError
-from hqc.frontends.jets.data import DEFAULT_JETS, JetData, load_jets
 
 BATCH = 256
 EVALUATION_BATCH = 8192

@@ -13,7 +13,7 @@ import numpy as np
 from hqc.frontends.hawq import fixed_point as fp
 from hqc.frontends.hawq.fixed_point import Array, Single
 from hqc.frontends.hawq.network import Network, Step
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from onnx_ir import Model
 from hqc.diagnostics import reject
 from hqc.frontends.hawq.load import load
 from hqc.frontends.hawq.state import is_hawq
-from hqc.user_code import make
+from hqc.pipeline.user_code import make
 
 #: Keys under which training scripts keep the state dict in a checkpoint.
 _STATE_KEYS = ("state_dict", "model_state_dict", "model")

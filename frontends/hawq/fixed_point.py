@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 Single = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ from hqc.frontends.hawq.graph_nodes import Flow, Nodes
 from hqc.frontends.hawq.network import Network, Scales, Step
 from hqc.frontends.hawq.rescaling import Form, Meaning, Ratio, boundaries, find
 from hqc.frontends.hawq.shapes import Shape, shapes
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 _IR_VERSION = 8
 _HELP = "hqc.frontends.hawq.evaluate computes its codes in numpy"

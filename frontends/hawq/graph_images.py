@@ -10,7 +10,7 @@ import numpy as np
 from hqc.frontends.hawq import fixed_point as fp
 from hqc.frontends.hawq.graph_nodes import Flow, Nodes
 from hqc.frontends.hawq.network import Layer, Step
-from hqc.types import Codes, Rounding
+from hqc.numerics.types import Codes, Rounding
 
 #: Sums under an average pooling that are compared one by one are no more than this.
 _MAX_SUMS = 1 << 22

@@ -12,8 +12,8 @@ from onnx_ir import Graph, Value
 from hqc.frontends.hawq.fixed_point import Array, Single
 from hqc.frontends.hawq.rescaling import Form, Stage, Thresholds
 from hqc.ir import QONNX, add_constant, make_node, set_source
-from hqc.operators import MultiThreshold, Quant
-from hqc.types import Codes, Rounding
+from hqc.ir.operators import MultiThreshold, Quant
+from hqc.numerics.types import Codes, Rounding
 
 OPSET = 17
 BATCH = "batch"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hqc.frontends.hawq.fixed_point import Single, code_limits, quantise
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from hqc.chains import Affine, Chain
-from hqc.coders import NEVER, Quantiser, StepFunction, step_function
+from hqc.analysis.dyadic_requantiser import smallest_dyadic
+from hqc.analysis.step_functions import NEVER, Quantiser, StepFunction, step_function
 from hqc.frontends.hawq import fixed_point as fp
 from hqc.frontends.hawq.fixed_point import Double, Single
-from hqc.operators import exact
-from hqc.requantise import smallest_dyadic
-from hqc.types import Codes, Rounding
+from hqc.ir.operators import exact
+from hqc.numerics.monotone_chain import Affine, Chain
+from hqc.numerics.types import Codes, Rounding
 
 #: From accumulators (N, C) to codes (N, C), monotone in each channel.
 Meaning = Callable[[Codes], Codes]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from fuzzing.emulate import Graph, emulate, lowered
 from fuzzing.rows import Row, rows
-from hqc.backends.base import BackendOptions
 from hqc.diagnostics import HqcError
-from hqc.registry import Registry
+from hqc.pipeline.backend import BackendOptions
+from hqc.pipeline.registry import Registry
 
 #: Random samples, range corners and rounding ties that each row is emulated on.
 SAMPLES = 500

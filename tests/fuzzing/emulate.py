@@ -16,15 +16,15 @@ import onnx
 from onnx_ir import Model
 
 from hqc import pipeline
-from hqc.backends.base import Backend, BackendOptions
+from hqc.analysis.partition import Partition, partition
 from hqc.diagnostics import HqcError
-from hqc.equiv import compare
-from hqc.execute import Reference
+from hqc.equivalence.samples import generate
+from hqc.equivalence.translation_validation import compare
+from hqc.execution.reference import Reference
 from hqc.frontends.qonnx import normalise_import
 from hqc.ir import from_bytes
-from hqc.partition import Partition, partition
-from hqc.registry import Registry
-from hqc.samples import generate
+from hqc.pipeline.backend import Backend, BackendOptions
+from hqc.pipeline.registry import Registry
 from hqc.text import parse_pipeline
 
 #: Samples that each graph is emulated on.

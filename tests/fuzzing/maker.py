@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from qonnx_graphs import Net
+from support.qonnx_graphs import Net
 
 from fuzzing.choices import Choices
 

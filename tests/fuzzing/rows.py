@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto
-from qonnx_graphs import Net
+from support.qonnx_graphs import Net
 
 Row = tuple[str, str, onnx.ModelProto]
 #: A power of two, and a scale that is none.

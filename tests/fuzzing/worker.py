@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from differential import Agreement, Checks, check
+from support.differential import Agreement, Checks, check
 
 from fuzzing import regression
 from fuzzing.choices import Choices
@@ -24,8 +24,8 @@ from fuzzing.emulate import Graph, emulate
 from fuzzing.maker import FEATURES
 from fuzzing.networks import network
 from fuzzing.shrink import shrink
-from hqc.backends.base import BackendOptions
-from hqc.registry import Registry
+from hqc.pipeline.backend import BackendOptions
+from hqc.pipeline.registry import Registry
 
 #: A graph that takes longer than this, in seconds, is a failure, too.
 PATIENCE = 120

@@ -6,45 +6,38 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from hqc import (
-    activations,
-    chains,
-    convolution,
-    execute,
-    linear,
-    movement,
-    operators,
-    partition,
-    ranges,
-    semantics,
-)
-from hqc.frontends import (
-    embeddings,
-    pt2e,
-    qcdq,
-    qcdq_codes,
-    qcdq_operators,
-    qonnx,
-    qonnx_float,
-    qonnx_grids,
-    qonnx_operators,
-    qonnx_trunc,
-    torch_ops,
-)
+from hqc.analysis import linear, partition, ranges, semantics
+from hqc.analysis import rearrangements as movement
+from hqc.execution import reference as execute
+from hqc.frontends.onnx import grids as qonnx_grids
+from hqc.frontends.qcdq import codes as qcdq_codes
+from hqc.frontends.qcdq import importer as qcdq
+from hqc.frontends.qcdq import operators as qcdq_operators
+from hqc.frontends.qonnx import embeddings
+from hqc.frontends.qonnx import float_quant as qonnx_float
+from hqc.frontends.qonnx import importer as qonnx
+from hqc.frontends.qonnx import operators as qonnx_operators
+from hqc.frontends.qonnx import trunc as qonnx_trunc
+from hqc.frontends.torch_export import operators as torch_ops
+from hqc.frontends.torch_export import pt2e
+from hqc.ir import operators
+from hqc.ir import windows as convolution
+from hqc.numerics import activations
+from hqc.numerics import monotone_chain as chains
 from hqc.passes import (
-    bends,
     fold_constants,
     fuse_batchnorm,
     legalize_rounding,
-    lower_linear,
-    lower_merge,
     lower_scales,
-    lower_sums,
     normalize,
     propagate_precision,
-    requantisers,
-    spellings,
 )
+from hqc.passes.lowering import canonical_forms as spellings
+from hqc.passes.lowering import linear as lower_linear
+from hqc.passes.lowering import merge as lower_merge
+from hqc.passes.lowering import rectifiers as bends
+from hqc.passes.lowering import requantisers
+from hqc.passes.lowering import sums as lower_sums
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 from qonnx.custom_op.registry import getCustomOp
 
-from hqc.explanations import explanations
+from hqc.diagnostics.explanations import explanations
 from hqc.ir import QONNX
 from reference.families import Family, families
 from reference.forms import Form, forms

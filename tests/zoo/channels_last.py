@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from qonnx_graphs import Net
+from support.qonnx_graphs import Net
 
 from zoo.source import Source
 

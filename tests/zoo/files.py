@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantised_models as tools
 import torch
 from conftest import SHARED
-from qcdq_graphs import onnxruntime_on
+from support import quantised_models as tools
+from support.qcdq_graphs import onnxruntime_on
 
 from hqc.ir import Array
 from zoo.hawq_digits import Digits

@@ -22,7 +22,7 @@ from hqc.backends.rtl.circuit import (
     Select,
 )
 from hqc.backends.rtl.emission.widths import adder, common_width, width_of
-from hqc.types import Range, Rounding
+from hqc.numerics.types import Range, Rounding
 
 __all__ = ["CARRY", "REGISTER", "cutoff_of", "delays", "selection"]
 

@@ -53,7 +53,7 @@ from hqc.backends.rtl.circuit import (
     Wrap,
 )
 from hqc.backends.rtl.emission.widths import adder, common_width, width_of
-from hqc.types import Range, Rounding
+from hqc.numerics.types import Range, Rounding
 
 __all__ = ["Operand", "at_least", "concatenate", "expression", "literal", "words"]
 

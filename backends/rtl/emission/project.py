@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqc.backends.base import BackendOptions, Batch
+from hqc.analysis.partition import Partition
 from hqc.backends.rtl.design import Block, Design, Port
 from hqc.backends.rtl.emission.delays import cutoff_of
 from hqc.backends.rtl.emission.names import comment
@@ -24,8 +24,8 @@ from hqc.backends.rtl.emission.top import Output, TopNames, top_module, top_name
 from hqc.backends.rtl.emission.verilog import circuit_module, has_logic, layout_module
 from hqc.backends.rtl.emission.wiring import Bus
 from hqc.backends.rtl.options import RtlOptions, own_options
-from hqc.partition import Partition
-from hqc.types import FixedType
+from hqc.numerics.types import FixedType
+from hqc.pipeline.backend import BackendOptions, Batch
 
 __all__ = ["RtlProject", "write"]
 

@@ -18,10 +18,10 @@ import numpy as np
 from hqc.backends.rtl.circuit import Circuit, Constant, Input, operands
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.delays import CARRY, delays, selection
-from hqc.backends.rtl.emission.sinking import sink
+from hqc.backends.rtl.emission.retiming import sink
 from hqc.backends.rtl.emission.timing import SPAN, Graph, Timing
 from hqc.backends.rtl.emission.widths import width_of
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["Schedule", "schedule"]
 

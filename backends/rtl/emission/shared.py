@@ -17,7 +17,7 @@ from hqc.backends.rtl.circuit import Wire
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.reuse import area, cost
 from hqc.ir import Array
-from hqc.types import INT64_BITS, Codes, Range
+from hqc.numerics.types import INT64_BITS, Codes, Range
 
 __all__ = ["share"]
 

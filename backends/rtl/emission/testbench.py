@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.base import Batch
-from hqc.backends.layout import to_hardware
+from hqc.analysis.partition import Partition
+from hqc.backends.layers.layout import to_hardware
 from hqc.backends.rtl.emission.bench_cocotb import COCOTB
 from hqc.backends.rtl.emission.verilog import vector
-from hqc.partition import Partition
-from hqc.types import Codes
+from hqc.numerics.types import Codes
+from hqc.pipeline.backend import Batch
 
 __all__ = ["bench_files", "packed"]
 

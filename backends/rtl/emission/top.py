@@ -27,7 +27,7 @@ from hqc.backends.rtl.emission.schedule import Schedule
 from hqc.backends.rtl.emission.verilog import has_logic, numbers_of, vector
 from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
-from hqc.types import FixedType
+from hqc.numerics.types import FixedType
 
 __all__ = ["Output", "TopNames", "top_module", "top_names"]
 

@@ -46,7 +46,7 @@ from hqc.backends.rtl.emission.expressions import Operand, concatenate, expressi
 from hqc.backends.rtl.emission.timing import Timing
 from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
-from hqc.types import Codes, FixedType, Range
+from hqc.numerics.types import Codes, FixedType, Range
 
 __all__ = [
     "circuit_module",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hqc.backends.rtl.circuit import Add
-from hqc.types import Range
+from hqc.numerics.types import Range
 
 __all__ = ["Adder", "adder", "common_width", "width_of"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hqc.backends.rtl.emission.expressions import literal
-from hqc.types import Codes, FixedType
+from hqc.numerics.types import Codes, FixedType
 
 __all__ = ["Bus", "Element", "concatenation", "elements_of", "gather"]
 

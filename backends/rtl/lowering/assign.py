@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Wire
-from hqc.types import FixedType, Overflow, Rounding
+from hqc.numerics.types import FixedType, Overflow, Rounding
 
 __all__ = ["assign"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hqc.backends.layers import Layer
-from hqc.backends.roles import layer_types
+from hqc.backends.layers.template_parameters import layer_types
 from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Circuit, Wire
 from hqc.backends.rtl.design import Block
-from hqc.types import Codes, FixedType, Range
+from hqc.numerics.types import Codes, FixedType, Range
 
 __all__ = ["Elements", "Sources", "Start", "by_position"]
 

@@ -30,7 +30,7 @@ from hqc.backends.rtl.design import Block, Design, Port
 from hqc.backends.rtl.lowering import elementwise, windows
 from hqc.backends.rtl.lowering.elements import Elements, Sources, Start
 from hqc.diagnostics import HqcError, reject
-from hqc.types import INT64_BITS, Codes, FixedType
+from hqc.numerics.types import INT64_BITS, Codes, FixedType
 
 __all__ = ["lower"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hqc.backends.rtl.affine import Sums
 from hqc.backends.rtl.circuit import Add, Circuit, Wire, operands
 from hqc.backends.rtl.lowering.scaled import Scaled, add
-from hqc.types import Range
+from hqc.numerics.types import Range
 
 __all__ = ["Term", "regrouped", "total"]
 

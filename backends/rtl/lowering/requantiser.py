@@ -18,7 +18,7 @@ from hqc.backends.rtl.lowering.csd import digits, dot
 from hqc.backends.rtl.lowering.regroup import Term, total
 from hqc.backends.rtl.lowering.scaled import Scaled, offset, positive
 from hqc.backends.rtl.lowering.scalings import Scaling, equivalents
-from hqc.types import INT64_BITS, Codes, FixedType, Range
+from hqc.numerics.types import INT64_BITS, Codes, FixedType, Range
 
 __all__ = ["Form", "requantiser"]
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from hqc.types import Codes, Range
+from hqc.numerics.types import Codes, Range
 
 __all__ = ["Scaling", "equivalents"]
 

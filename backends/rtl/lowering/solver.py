@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from hqc.backends.native import cache_folder
 from hqc.diagnostics import reject
-from hqc.types import SINGLE_BITS, Range
+from hqc.numerics.types import SINGLE_BITS, Range
 
 __all__ = ["OPTIONS", "Stage", "fits", "solve"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Wire
 from hqc.backends.rtl.cost import luts
-from hqc.types import Range
+from hqc.numerics.types import Range
 
 __all__ = ["Steps", "count"]
 

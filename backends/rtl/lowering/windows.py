@@ -13,7 +13,7 @@ from hqc.backends.rtl.circuit import Wire
 from hqc.backends.rtl.design import Block
 from hqc.backends.rtl.lowering.cmvm import multiply
 from hqc.backends.rtl.lowering.elements import Sources, Start
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["conv", "dense", "max_pool"]
 

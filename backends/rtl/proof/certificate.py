@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hqc.backends.rtl.proof.subject import Claim
-from hqc.types import Range
+from hqc.numerics.types import Range
 
 __all__ = ["Certificate", "LayerProof"]
 
@@ -20,7 +20,7 @@ class LayerProof:
     """The proof of one layer.
 
     Attributes:
-        name, kind: of the layer, as in `hqc.backends.base.EmittedLayer`.
+        name, kind: of the layer, as in `hqc.pipeline.backend.EmittedLayer`.
         where: the node it comes from.
         instances: how often its circuit stands in the design.
         range: what an element of the result can be, as a code.

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hqc.analysis.partition import Partition
 from hqc.backends.layers import Network
 from hqc.backends.rtl.design import Design
 from hqc.backends.rtl.proof.certificate import Certificate
 from hqc.backends.rtl.proof.prove import prove
 from hqc.backends.rtl.reading.readback import Project, read_project
 from hqc.diagnostics import Diagnostic, Exit, HqcError
-from hqc.partition import Partition
-from hqc.types import FixedType, Range
+from hqc.numerics.types import FixedType, Range
 
 __all__ = ["certify"]
 

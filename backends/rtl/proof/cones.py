@@ -20,7 +20,7 @@ from hqc.backends.rtl.circuit import (
     operands,
     rewire,
 )
-from hqc.types import INT64_BITS, Codes, Range
+from hqc.numerics.types import INT64_BITS, Codes, Range
 
 __all__ = ["CHUNK", "Cone", "Sweep", "cone_of", "fits", "open_circuit", "settled", "sweep"]
 

@@ -12,7 +12,7 @@ from hqc.backends.rtl.proof.cones import CHUNK, Cone, cone_of, open_circuit
 from hqc.backends.rtl.proof.linear import Sum, prove_sums
 from hqc.backends.rtl.proof.specs import assigned
 from hqc.backends.rtl.proof.subject import Claim, Question, Refuted, Subject, Undecided
-from hqc.types import Codes, FixedType, Range
+from hqc.numerics.types import Codes, FixedType, Range
 
 __all__ = ["Curve", "Pair", "Window", "prove_curves", "prove_pairs", "prove_windows"]
 

@@ -30,7 +30,7 @@ from hqc.backends.rtl.circuit import (
     operands,
 )
 from hqc.ir import Array
-from hqc.types import INT64_BITS, Range
+from hqc.numerics.types import INT64_BITS, Range
 
 __all__ = ["Form", "Forms", "derive"]
 

@@ -20,7 +20,7 @@ from hqc.backends.rtl.proof.linear import Sum, prove_sums
 from hqc.backends.rtl.proof.specs import PADDING, Linear, Maximum, Spec, Times, Unary
 from hqc.backends.rtl.proof.subject import Claim, Refuted, Subject
 from hqc.backends.rtl.proof.wiring import NOTHING, Elements, Wiring
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["Task"]
 

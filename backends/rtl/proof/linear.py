@@ -18,7 +18,7 @@ from hqc.backends.rtl.proof.forms import Form
 from hqc.backends.rtl.proof.specs import assigned
 from hqc.backends.rtl.proof.subject import Claim, Question, Refuted, Subject, Undecided
 from hqc.ir import Array
-from hqc.types import INT64_BITS, Codes, FixedType, Overflow, Range, Rounding
+from hqc.numerics.types import INT64_BITS, Codes, FixedType, Overflow, Range, Rounding
 
 __all__ = ["Sum", "prove_sums"]
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from hqc.backends.hls4ml.readback import kind_of
 from hqc.backends.layers import Activation, Layer, Network, Rearrange
 from hqc.backends.layers import Input as Port
-from hqc.backends.readback import kind_of
 from hqc.backends.rtl.circuit import Input, Wire
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.proof.certificate import Certificate, LayerProof
@@ -21,7 +21,7 @@ from hqc.backends.rtl.proof.specs import spec_of
 from hqc.backends.rtl.proof.subject import Claim, Refuted, Subject, Undecided
 from hqc.backends.rtl.proof.wiring import Elements, Wiring, wire_up
 from hqc.diagnostics import Diagnostic, Exit, HqcError, Location
-from hqc.types import Range
+from hqc.numerics.types import Range
 
 __all__ = ["prove"]
 

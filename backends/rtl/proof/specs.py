@@ -1,8 +1,8 @@
 """What each layer reads and computes, in the form that proofs compare circuits with.
 
-The functions of one variable are those of `hqc.backends.evaluate`, called on one row of the
+The functions of one variable are those of `hqc.backends.layers.evaluate`, called on one row of the
 layer; the coefficients of sums and the elements of windows are taken from the layer's attributes
-here, and `tests/test_rtl_specs.py` holds them against `hqc.backends.evaluate` too.
+here, and `tests/backends/rtl/test_specs.py` holds them against `hqc.backends.layers.evaluate` too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from hqc.backends import layers
-from hqc.backends.evaluate import evaluate
 from hqc.backends.layers import Constant, Layer
+from hqc.backends.layers.evaluate import evaluate
 from hqc.ir import Array
-from hqc.types import INT64_BITS, Codes, FixedType
+from hqc.numerics.types import INT64_BITS, Codes, FixedType
 
 __all__ = ["PADDING", "Linear", "Maximum", "Spec", "Times", "Unary", "assigned", "spec_of"]
 

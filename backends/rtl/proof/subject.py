@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hqc.backends.rtl.circuit import Circuit, Op, Wire
 from hqc.backends.rtl.proof.cones import Cone, fits, settled, sweep
 from hqc.backends.rtl.proof.forms import Forms, derive
-from hqc.types import INT64_BITS, Codes, Range
+from hqc.numerics.types import INT64_BITS, Codes, Range
 
 __all__ = ["LIMIT", "Claim", "Question", "Refuted", "Subject", "Undecided"]
 

@@ -12,7 +12,7 @@ from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.proof.specs import PADDING, Spec
 from hqc.backends.rtl.proof.subject import Refuted
 from hqc.ir import Array
-from hqc.types import INT64_BITS, Codes, Range
+from hqc.numerics.types import INT64_BITS, Codes, Range
 
 __all__ = ["NOTHING", "Elements", "Wiring", "wire_up"]
 

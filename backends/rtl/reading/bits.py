@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hqc.backends.rtl.reading.terms import WIDEST, Malformed
-from hqc.types import Codes, FixedType
+from hqc.numerics.types import Codes, FixedType
 
 __all__ = ["ONE", "ZERO", "Elements", "Span", "bits_of"]
 

@@ -18,7 +18,7 @@ from hqc.backends.rtl.reading.terms import (
     Term,
     as_slice,
 )
-from hqc.types import Rounding, round_shift
+from hqc.numerics.types import Rounding, round_shift
 
 __all__ = ["rounding_of", "threshold_of"]
 

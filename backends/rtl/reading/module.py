@@ -22,7 +22,7 @@ from hqc.backends.rtl.reading.terms import (
     typed,
 )
 from hqc.backends.rtl.reading.text import Module, Statement
-from hqc.types import Codes, FixedType, Range
+from hqc.numerics.types import Codes, FixedType, Range
 
 __all__ = ["Layout", "Logic", "Pin", "clocked", "instance_of", "read_layout", "read_logic"]
 

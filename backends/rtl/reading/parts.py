@@ -8,7 +8,7 @@ import numpy as np
 
 from hqc.backends.rtl.reading.bits import Elements, Span
 from hqc.backends.rtl.reading.terms import Malformed
-from hqc.types import Codes, FixedType, Range
+from hqc.numerics.types import Codes, FixedType, Range
 
 __all__ = ["Parts", "held"]
 

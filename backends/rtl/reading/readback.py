@@ -20,8 +20,8 @@ from hqc.backends.rtl.design import Block, Design, Port
 from hqc.backends.rtl.reading.text import Module, read_source
 from hqc.backends.rtl.reading.top import Named, read_top
 from hqc.diagnostics import HqcError, reject
+from hqc.numerics.types import FixedType
 from hqc.text import parse_type
-from hqc.types import FixedType
 
 __all__ = ["Project", "read_design", "read_project"]
 

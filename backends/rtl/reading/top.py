@@ -21,7 +21,7 @@ from hqc.backends.rtl.reading.parts import Parts, held
 from hqc.backends.rtl.reading.terms import Malformed
 from hqc.backends.rtl.reading.text import Module, Statement
 from hqc.diagnostics import reject
-from hqc.types import Codes, FixedType
+from hqc.numerics.types import Codes, FixedType
 
 __all__ = ["Named", "Top", "read_top"]
 

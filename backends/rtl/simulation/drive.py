@@ -16,7 +16,7 @@ import numpy as np
 from hqc.backends.rtl.simulation.wrapper import Interface
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import Array
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["Drive", "Simulator", "Timing", "Trace", "pauses", "steady", "timing_of"]
 

@@ -20,7 +20,7 @@ from hqc.backends.rtl.simulation.drive import Drive, Trace
 from hqc.backends.rtl.simulation.wrapper import Interface, Wires, wrapper_text
 from hqc.diagnostics import Exit, reject
 from hqc.ir import Array
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["Icarus", "find", "load", "version_of"]
 

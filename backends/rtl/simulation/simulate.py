@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.base import Batch
-from hqc.backends.layout import from_hardware, to_hardware
+from hqc.analysis.partition import Partition
+from hqc.backends.layers.layout import from_hardware, to_hardware
 from hqc.backends.native import codes_of, cores, samples_of
 from hqc.backends.rtl.simulation import icarus, verilator
 from hqc.backends.rtl.simulation.drive import Simulator, Timing, Trace, pauses, steady, timing_of
 from hqc.backends.rtl.simulation.wrapper import Interface, read_interface
 from hqc.diagnostics import Exit, reject
-from hqc.partition import Partition
-from hqc.types import Codes
+from hqc.numerics.types import Codes
+from hqc.pipeline.backend import Batch
 
 __all__ = ["INSTALL", "RtlEmulator", "emulator", "find_simulator"]
 

@@ -32,7 +32,7 @@ from hqc.backends.native import (
 from hqc.backends.rtl.simulation.drive import Drive, Trace
 from hqc.backends.rtl.simulation.wrapper import Interface, Wires, wrapper_text
 from hqc.diagnostics import Exit, reject
-from hqc.types import Codes
+from hqc.numerics.types import Codes
 
 __all__ = ["Tool", "Verilated", "find", "load"]
 

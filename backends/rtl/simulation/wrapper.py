@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqc import partition as cut
+from hqc.analysis import partition as cut
+from hqc.analysis.partition import Partition
 from hqc.diagnostics import HqcError, reject
-from hqc.partition import Partition
 
 __all__ = ["Interface", "Wires", "read_interface", "wrapper_text"]
 

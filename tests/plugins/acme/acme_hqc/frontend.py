@@ -18,8 +18,8 @@ from onnx_ir import Graph, Model, Value
 
 from hqc.diagnostics import reject
 from hqc.ir import QONNX, add_constant, make_node, parse_type
-from hqc.operators import Quant
-from hqc.types import FixedType, Overflow
+from hqc.ir.operators import Quant
+from hqc.numerics.types import FixedType, Overflow
 
 
 @dataclass(frozen=True)

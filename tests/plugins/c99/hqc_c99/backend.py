@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 
 from onnx_ir import Model
 
-from hqc.backends.base import Backend, BackendOptions, Batch, Capabilities, Emission
+from hqc.analysis.partition import Partition
 from hqc.backends.layers import OVERFLOWS, ROUNDINGS
-from hqc.backends.network import OPERATORS, read_network
-from hqc.backends.vendor import find_tool
+from hqc.backends.layers.network import OPERATORS, read_network
+from hqc.backends.vendor_tools import find_tool
 from hqc.diagnostics import Diagnostic, HqcError, reject
-from hqc.partition import Partition
+from hqc.pipeline.backend import Backend, BackendOptions, Batch, Capabilities, Emission
 from hqc_c99.native import Native, load, run
 from hqc_c99.plan import Plan, emitted, make_plan
 from hqc_c99.source import driver_text, header_text, source_text

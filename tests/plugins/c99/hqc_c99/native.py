@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.base import Batch
-from hqc.backends.emulation import cache_folder
-from hqc.backends.layout import from_hardware, to_hardware
-from hqc.backends.vendor import find_tool
+from hqc.analysis.partition import Partition, Port
+from hqc.backends.hls4ml.emulation import cache_folder
+from hqc.backends.layers.layout import from_hardware, to_hardware
+from hqc.backends.vendor_tools import find_tool
 from hqc.diagnostics import Exit, reject
-from hqc.partition import Partition, Port
-from hqc.types import Codes
+from hqc.numerics.types import Codes
+from hqc.pipeline.backend import Batch
 
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _FLAGS = (*WARNINGS, "-O2", "-fPIC", "-shared")

@@ -1,0 +1,370 @@
+"""What nodes mean, exactly: constants on grids, and nodes as steps of a monotone chain.
+
+The meaning of a model is its quantised graph over the rationals. Constants are the exception that
+is none: the codes of a quantised constant are what the float32 QONNX executor makes of it, once,
+because that is the number the model was trained and validated with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as onnx_ir
+from onnx_ir import Node, Value
+
+from hqc.analysis.rearrangements import RESHAPES
+from hqc.diagnostics import reject
+from hqc.ir import Array, constant, is_constant, location_of, type_of
+from hqc.ir.operators import BipolarQuant, Quant, exact
+from hqc.numerics.activations import Clip, Curve, Leaky, Rectifier, Single
+from hqc.numerics.monotone_chain import Affine, Chain, Step
+from hqc.numerics.types import Codes, Rounding
+
+#: Bits kept of an irrational square root (batch norm): no decision of ours is this close to a tie.
+SQRT_BITS = 192
+
+PASS_THROUGH = frozenset({"Identity", "Cast", "Dropout"})
+#: With a constant on one side: one step of a chain.
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+#: Of two computed tensors.
+MERGES = ("Add", "Sub", "Mul")
+
+#: Casts to other types round or truncate.
+_STORAGE = {onnx_ir.DataType.FLOAT.value, onnx_ir.DataType.DOUBLE.value}
+
+
+@dataclass(frozen=True)
+class GridConstant:
+    """A constant on a grid: value = codes * scale, elementwise.
+
+    Attributes:
+        codes: int64 array, zero points already subtracted.
+        scale: object array of Fractions, broadcastable against codes.
+    """
+
+    codes: Codes
+    scale: npt.NDArray[np.object_]
+
+    def values(self) -> list[Fraction]:
+        """All elements as rationals, flattened."""
+        scale = np.broadcast_to(self.scale, self.codes.shape)
+        return [int(c) * s for c, s in zip(self.codes.ravel(), scale.ravel(), strict=True)]
+
+
+def fractions(array: Array) -> npt.NDArray[np.object_]:
+    """A float array as an object array of exact rationals, same shape."""
+    out = np.empty(array.shape, object)
+    out.ravel()[:] = exact(array)
+    return out.reshape(array.shape)
+
+
+def grid_constant(value: Value | None) -> GridConstant | None:
+    """The exact grid form of a constant expression; None if it is computed or on no grid."""
+    if value is None:
+        return None
+    node = value.producer()
+    if (array := constant(value)) is not None:
+        type_ = type_of(value)
+        if type_ is None:
+            return None
+        codes = np.asarray(array, np.float64) * 2.0**type_.fraction
+        return GridConstant(codes.astype(np.int64), _scalar(Fraction(2) ** -type_.fraction))
+    if node is None:
+        return None
+    if Quant.matches(node) or BipolarQuant.matches(node):
+        data = constant(node.inputs[0])
+        inner = grid_constant(node.inputs[0]) if data is None else None
+        if inner is not None:  # a quantiser of what is on a grid already
+            data = inner.codes.astype(np.float32) * inner.scale.astype(np.float32)
+        return None if data is None else quantise_constant(node, data)
+    if node.op_type == "Mul":
+        inner, scale = grid_constant(node.inputs[0]), constant(node.inputs[1])
+        if inner is None or scale is None:
+            return None
+        product = np.asarray(inner.scale * fractions(scale), object)  # a product of scalars is none
+        return GridConstant(inner.codes, product)
+    if node.op_type == "Transpose":
+        inner = grid_constant(node.inputs[0])
+        if inner is None:
+            return None
+        order = node.attributes.get("perm")
+        perm = tuple(order.as_ints()) if order is not None else None
+        scale = inner.scale
+        scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
+        return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))
+    if node.op_type in RESHAPES:
+        inner = grid_constant(node.inputs[0])
+        shape = node.outputs[0].shape
+        if inner is None or shape is None:
+            return None
+        dims = tuple(d for d in shape if isinstance(d, int))
+        scale = inner.scale
+        if scale.size > 1:
+            scale = np.broadcast_to(scale, inner.codes.shape).reshape(dims)
+        return GridConstant(inner.codes.reshape(dims), scale)
+    return None
+
+
+def quantise_constant(node: Node, data: Array) -> GridConstant:
+    """Codes and scale of a quantised constant, with the float32 arithmetic of qonnx's executor."""
+    if not np.all(np.isfinite(data)):
+        raise reject(
+            "HQC105",
+            f"the constant quantised by {node.name} holds NaN or infinity",
+            where=location_of(node),
+            helps=("check the training run that produced these weights",),
+        )
+    if BipolarQuant.matches(node):
+        bipolar = BipolarQuant.read(node)
+        return GridConstant(np.where(data >= 0, 1, -1), fractions(bipolar.scale))
+    quant = Quant.read(node)
+    scaled = data / quant.scale.astype(data.dtype) + quant.zero_point.astype(data.dtype)
+    if quant.is_bipolar:
+        signs = np.where(scaled >= 0, 1, -1) - quant.zero_point
+        return GridConstant(signs, fractions(quant.scale))
+    lo, hi = quant.code_limits
+    codes = round_float(np.clip(scaled, lo, hi), quant.rounding)
+    return GridConstant(codes.astype(np.int64) - quant.zero_point, fractions(quant.scale))
+
+
+def round_float(x: Array, rounding: Rounding) -> Array:
+    """Round floats to integers; exact for float64 arrays below 2**52."""
+    if rounding is Rounding.ROUND:
+        return np.rint(x)
+    if rounding is Rounding.FLOOR:
+        return np.floor(x)
+    if rounding is Rounding.CEIL:
+        return np.ceil(x)
+    if rounding is Rounding.DOWN:
+        return np.trunc(x)
+    away = np.abs(x)
+    if rounding is Rounding.UP:
+        return np.copysign(np.ceil(away), x)
+    rest = away - np.floor(away)
+    up = rest >= 0.5 if rounding is Rounding.HALF_UP else rest > 0.5
+    return np.asarray(np.copysign(np.floor(away) + up, x))
+
+
+def exact_values(value: Value | None) -> npt.NDArray[np.object_] | None:
+    """A constant operand as exact rationals, on a grid or raw float; None if computed."""
+    grid = grid_constant(value)
+    if grid is not None:
+        out = np.empty(grid.codes.shape, object)
+        out.ravel()[:] = grid.values()
+        return out.reshape(grid.codes.shape)
+    array = constant(value)
+    if array is None:
+        return None
+    if not np.all(np.isfinite(array)):
+        raise reject("HQC105", f"constant {value.name if value else ''} holds NaN or infinity")
+    return fractions(array)
+
+
+def data_input(node: Node) -> Value | None:
+    """The one computed input of a node, if it has exactly one."""
+    computed = [v for v in node.inputs if v is not None and exact_values_known(v) is False]
+    return computed[0] if len(computed) == 1 else None
+
+
+def exact_values_known(value: Value) -> bool:
+    """Whether a value is a constant expression."""
+    pending, seen = [value], {value}
+    while pending:
+        last = pending.pop()
+        if is_constant(last):
+            continue
+        node = last.producer()
+        if node is None:
+            return False
+        fresh = [v for v in node.inputs if v is not None and v not in seen]
+        seen.update(fresh)
+        pending += reversed(fresh)  # data comes first: the way to an input is short
+    return True
+
+
+def is_pass_through(node: Node) -> bool:
+    """Whether a node only renames its first input, or casts it to float32 or float64."""
+    if node.domain != "" or node.op_type not in PASS_THROUGH:
+        return False
+    target = node.attributes.get("to")
+    return node.op_type != "Cast" or (target is not None and target.as_int() in _STORAGE)
+
+
+def after_cast(node: Node, chain: Chain) -> Chain:
+    """The chain of a real input behind a node that passes it through.
+
+    A cast from float64 to float32 rounds real numbers; behind a quantiser it changes storage only.
+    """
+    if node.op_type != "Cast" or not chain.steps:
+        return chain
+    source, target = node.inputs[0], node.attributes["to"].as_int()
+    wide = source is not None and source.dtype == onnx_ir.DataType.DOUBLE
+    to_single = target == onnx_ir.DataType.FLOAT.value
+    return chain.then(Single()) if to_single and wide else chain
+
+
+def chain_step(node: Node) -> Step | None:
+    """A node as a step on its one computed input, or None where it is no such thing.
+
+    Covers BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX operator
+    specification), Add, Sub, Mul, Div with a constant, and monotone activations.
+    """
+    if node.domain != "":
+        return None
+    if node.op_type in ACTIVATIONS:
+        return ACTIVATIONS[node.op_type](node)
+    if node.op_type == "BatchNormalization":
+        return _batch_norm(node)
+    if node.op_type not in ARITHMETIC or len(node.inputs) != 2:
+        return None
+    left, right = (exact_values(v) for v in node.inputs)
+    if (left is None) == (right is None):
+        return None
+    other = right if right is not None else left
+    assert other is not None
+    constants = _per_channel(node, other)
+    zeros, ones = tuple(Fraction(0) for _ in constants), tuple(Fraction(1) for _ in constants)
+    if node.op_type == "Add":
+        return Affine(ones, constants)
+    if node.op_type == "Mul":
+        return Affine(constants, zeros)
+    if node.op_type == "Sub":
+        if left is None:
+            return Affine(ones, tuple(-c for c in constants))
+        return Affine(tuple(-one for one in ones), constants)
+    if left is not None:
+        return None
+    if any(c == 0 for c in constants):
+        raise reject("HQC105", f"{node.name} divides by zero", where=location_of(node))
+    return Affine(tuple(1 / c for c in constants), zeros)
+
+
+def _clip(node: Node) -> Clip | None:
+    """Clip, with its limits as inputs, or as attributes up to opset 10."""
+    limits: list[Fraction | None] = []
+    for index, name in ((1, "min"), (2, "max")):
+        given = node.inputs[index] if index < len(node.inputs) else None
+        attribute = node.attributes.get(name)
+        if given is not None:
+            array = constant(given)
+            if array is None:
+                return None
+            limit = float(np.asarray(array).ravel()[0])
+        elif attribute is not None:
+            limit = attribute.as_float()
+        else:
+            limit = math.inf
+        limits.append(Fraction(limit) if math.isfinite(limit) else None)
+    lo, hi = limits
+    if lo is not None and hi is not None and lo > hi:
+        raise reject("HQC105", f"{node.name} clips to [{lo}, {hi}]", where=location_of(node))
+    return Clip(lo, hi)
+
+
+def _leaky(node: Node) -> Step:
+    attribute = node.attributes.get("alpha")
+    slope = np.float32(attribute.as_float() if attribute is not None else 0.01)
+    return _bent(node, (Fraction(float(slope)),))
+
+
+def _prelu(node: Node) -> Step | None:
+    slopes = exact_values(node.inputs[1])
+    return None if slopes is None else _bent(node, _per_channel(node, slopes))
+
+
+def _bent(node: Node, slopes: tuple[Fraction, ...]) -> Step:
+    if not any(slopes):
+        return Rectifier()
+    if min(slopes) <= 0:
+        raise reject(
+            "HQC205",
+            f"{node.op_type} with a slope of {float(min(slopes)):g}",
+            where=location_of(node),
+            notes=("a function that falls, or is flat in some channels only, has no thresholds",),
+            helps=("use positive slopes",),
+        )
+    return Leaky(slopes)
+
+
+#: Monotone functions of one number, as steps of a chain.
+ACTIVATIONS: Mapping[str, Callable[[Node], Step | None]] = {
+    "Relu": lambda node: Rectifier(),
+    "Clip": _clip,
+    "LeakyRelu": _leaky,
+    "PRelu": _prelu,
+    "Sigmoid": lambda node: Curve("Sigmoid"),
+    "Tanh": lambda node: Curve("Tanh"),
+}
+
+
+def _batch_norm(node: Node) -> Affine:
+    parameters = [exact_values(v) for v in node.inputs[1:5]]
+    training = node.attributes.get("training_mode")
+    if any(p is None for p in parameters) or (training is not None and training.as_int()):
+        raise reject(
+            "HQC102",
+            "batch norm with computed statistics",
+            where=location_of(node),
+            helps=("export the model in eval mode",),
+        )
+    gamma, beta, mean, var = (list(p.ravel()) for p in parameters if p is not None)
+    attribute = node.attributes.get("epsilon")
+    epsilon = Fraction(attribute.as_float() if attribute is not None else 1e-5)
+    a, b = [], []
+    for g, shift, m, v in zip(gamma, beta, mean, var, strict=True):
+        if v + epsilon <= 0:
+            raise reject("HQC105", "batch norm with variance <= 0", where=location_of(node))
+        factor = g / square_root(v + epsilon)
+        a.append(factor)
+        b.append(shift - factor * m)
+    return Affine(tuple(a), tuple(b))
+
+
+def square_root(x: Fraction) -> Fraction:
+    """The square root, exact for squares of rationals, else to `SQRT_BITS` bits."""
+    n, d = math.isqrt(x.numerator), math.isqrt(x.denominator)
+    if n * n == x.numerator and d * d == x.denominator:
+        return Fraction(n, d)
+    shift = 2 * SQRT_BITS + 2 * x.denominator.bit_length()
+    root = math.isqrt((x.numerator << shift) // x.denominator)
+    return Fraction(root, 1 << (shift // 2))
+
+
+def _per_channel(node: Node, values: npt.NDArray[np.object_]) -> tuple[Fraction, ...]:
+    """A constant operand along the channel axis (axis 1), or a scalar."""
+    check_per_channel(node, values.shape)
+    return tuple(values.ravel())
+
+
+def check_per_channel(node: Node, shape: tuple[int, ...]) -> None:
+    """Refuse a constant operand of this shape unless it is one number, or one per channel.
+
+    Raises:
+        HqcError: HQC102, it varies along another axis than axis 1, or it widens the data.
+    """
+    if math.prod(shape) == 1:
+        return
+    source = data_input(node)
+    known = (source.shape if source is not None else None) or node.outputs[0].shape
+    rank = len(known) if known is not None else 2
+    full = (1,) * (rank - len(shape)) + shape
+    channels = known[1] if known is not None and rank > 1 else None
+    fits = not isinstance(channels, int) or channels == math.prod(shape)
+    if rank < 2 or not fits or any(n != 1 for axis, n in enumerate(full) if axis != 1):
+        raise reject(
+            "HQC102",
+            f"{node.op_type} with a constant of shape {shape}",
+            where=location_of(node),
+            notes=("a constant may vary along the channel axis (axis 1) only",),
+        )
+
+
+def _scalar(x: Fraction) -> npt.NDArray[np.object_]:
+    out = np.empty((), object)
+    out[()] = x
+    return out

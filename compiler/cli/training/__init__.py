@@ -1,0 +1,1 @@
+"""The commands that measure, choose and train: sensitivity, allocate, quantize."""

@@ -1,0 +1,17 @@
+"""Data, float models, quantisation-aware training, and the archive that a training ends in."""
+
+from __future__ import annotations
+
+from hqc.codesign.training.loop import (
+    Batches,
+    Options,
+    evaluate,
+    train,
+)
+
+__all__ = [
+    "Batches",
+    "Options",
+    "evaluate",
+    "train",
+]

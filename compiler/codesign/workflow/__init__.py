@@ -1,0 +1,15 @@
+"""All steps from a float model to a trained mixed-precision one, resumable at each epoch."""
+
+from __future__ import annotations
+
+from hqc.codesign.workflow.quantization import (
+    Quantized,
+    Settings,
+    quantize,
+)
+
+__all__ = [
+    "Quantized",
+    "Settings",
+    "quantize",
+]

@@ -1,0 +1,1 @@
+"""What every reader of ONNX files needs: shapes, constant expressions, grids of odd quantisers."""

@@ -1,0 +1,281 @@
+"""QONNX `Trunc`, both versions: it drops low bits of codes, and is two quantisers of the IR.
+
+With n = round_half_even(x / scale + zero_point), the whole codes that come in, and a factor
+T = 2**k, qonnx's executor gives
+
+    version 1:  (R(n / T) - zero_point) * scale,                          k = bits in - bits out
+    version 2:  (R(clamp(n / T)) - zero_point / T) * output scale,        T = output scale / scale
+
+with R the rounding mode, and clamp the limits of the output's bits. Version 1 does not clamp, so
+the range of what comes in must be known.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from onnx_ir import Model, Node, Value
+
+from hqc.analysis.semantics import exact_values
+from hqc.diagnostics import HqcError, reject
+from hqc.frontends.onnx.constants import swap
+from hqc.frontends.onnx.grids import signed_bits
+from hqc.ir import Array, add_constant, location_of, make_node, set_source
+from hqc.ir.operators import (
+    MAX_BITS,
+    BipolarQuant,
+    Quant,
+    bit_width_of,
+    check_scale,
+    exact,
+    parameter_of,
+    rounding_of,
+)
+from hqc.numerics.types import Rounding
+
+_ONE, _NONE = np.ones((), np.float32), np.zeros((), np.int64)
+
+
+@dataclass(frozen=True)
+class Trunc:
+    """A `Trunc` node.
+
+    Attributes:
+        scale, zero_point: of the codes that come in.
+        factor: T, a power of two.
+        output_scale: real value of one step of the codes that go out.
+        output_zero_point: what is taken off them.
+        limits: of the codes that go out, or None if they are not clamped.
+        rounding: the mode R.
+    """
+
+    scale: Array
+    zero_point: Array
+    factor: Fraction
+    output_scale: Array
+    output_zero_point: tuple[Fraction, ...]
+    limits: Quant | None
+    rounding: Rounding
+
+    @classmethod
+    def read(cls, node: Node) -> Trunc:
+        """View a node of either version, told apart by its inputs.
+
+        Raises:
+            HqcError: HQC102/106/107/108 for parameters that are computed or make no sense.
+        """
+        if len(node.inputs) not in (5, 6):
+            raise _refuse(node, f"Trunc with {len(node.inputs)} inputs")
+        scale, zero_point = parameter_of(node, 1), parameter_of(node, 2)
+        check_scale(node, scale)
+        if np.any(zero_point != np.round(zero_point)):
+            raise _refuse(node, "the zero point is not an integer")
+        zero_point = zero_point.astype(np.int64)
+        zeros = tuple(Fraction(int(z)) for z in zero_point.ravel())
+        rounding = rounding_of(node, "FLOOR")
+        if len(node.inputs) == 5:
+            widths = [bit_width_of(node, parameter_of(node, i)) for i in (3, 4)]
+            factor = Fraction(2) ** (widths[0] - widths[1])
+            return cls(scale, zero_point, factor, scale, zeros, None, rounding)
+        output_scale, bits = parameter_of(node, 4), bit_width_of(node, parameter_of(node, 5))
+        check_scale(node, output_scale)
+        ratios = np.unique(np.round(np.log2(output_scale / scale)))
+        if len(ratios) != 1:
+            raise _refuse(node, "Trunc by a different number of bits in each channel")
+        signed, narrow = (_flag(node, name, i) for name, i in (("signed", 1), ("narrow", 0)))
+        if bits == 1 and (signed or narrow):
+            raise reject("HQC107", "Trunc to one signed bit", where=location_of(node))
+        limits = Quant(_ONE, _NONE, bits, signed, narrow, rounding)
+        factor = Fraction(2) ** int(ratios[0])
+        zeros = tuple(z / factor for z in zeros)
+        return cls(scale, zero_point, factor, output_scale, zeros, limits, rounding)
+
+
+def rewrite_trunc(model: Model, node: Node) -> None:
+    """Replace a `Trunc` node by quantisers.
+
+    Raises:
+        HqcError: HQC102 without clamping and on a value of unknown range; HQC107 too many bits;
+            and as `Trunc.read`.
+    """
+    view = Trunc.read(node)
+    x = node.inputs[0]
+    assert x is not None
+    lo, hi = _codes_that_matter(node, view, x)
+    steps = _Steps(model, str(node.outputs[0].name), x)
+    bits = signed_bits(math.floor(lo), math.ceil(hi))
+    if max(bits, _outgoing(view, lo, hi).bits) > MAX_BITS:
+        raise reject("HQC107", f"Trunc of codes of {bits} bits", where=location_of(node))
+    if not _in_one_unit(view):
+        _whole_codes(view, steps, bits, _outgoing(view, lo, hi))
+    else:
+        steps.quant(Quant(view.scale, view.zero_point, bits, True, False, Rounding.ROUND))
+        zero = np.array([int(z) for z in view.output_zero_point]).reshape(view.zero_point.shape)
+        out = _outgoing(view, lo, hi)
+        scale = np.asarray(view.scale * np.float32(float(view.factor)), np.float32)
+        steps.quant(Quant(scale, zero, out.bits, out.signed, out.narrow, view.rounding))
+        steps.times(np.asarray(view.output_scale / scale, np.float32))
+    for made in steps.nodes:
+        set_source(made, str(location_of(node).source or node.name or ""))
+    swap(node, steps.nodes)
+
+
+def _in_one_unit(view: Trunc) -> bool:
+    """Whether the codes that go out are codes of the input's own grid, T times coarser."""
+    if view.limits is None:
+        return not np.any(view.zero_point)
+    coarse = [s * view.factor for s in exact(view.scale)]
+    return coarse == exact(np.broadcast_to(view.output_scale, view.scale.shape)) and all(
+        z.denominator == 1 for z in view.output_zero_point
+    )
+
+
+def _whole_codes(view: Trunc, steps: _Steps, bits: int, out: Quant) -> None:
+    """The general form: codes as whole numbers, so that each step is exact."""
+    zero = view.zero_point.astype(np.float32)
+    factor = np.asarray(float(view.factor), np.float32)
+    steps.divided(view.scale)
+    steps.quant(Quant(_ONE, view.zero_point, bits, True, False, Rounding.ROUND))
+    steps.plus(zero)
+    steps.quant(Quant(factor, _NONE, out.bits, out.signed, out.narrow, view.rounding))
+    if view.limits is None:
+        steps.times(1 / factor)
+        steps.plus(-zero)
+        steps.times(view.output_scale)
+    else:
+        steps.plus(-zero)
+        steps.times(np.asarray(view.output_scale / factor, np.float32))
+
+
+def _outgoing(view: Trunc, lo: Fraction, hi: Fraction) -> Quant:
+    """Limits of the codes that go out."""
+    if view.limits is not None:
+        return view.limits
+    bits = signed_bits(math.floor(lo / view.factor), math.ceil(hi / view.factor))
+    return Quant(_ONE, _NONE, bits, True, False, view.rounding)
+
+
+def _codes_that_matter(node: Node, view: Trunc, x: Value) -> tuple[Fraction, Fraction]:
+    """Between which codes that come in the result changes, or lies at all."""
+    if view.limits is not None:
+        lo, hi = view.limits.code_limits
+        return lo * view.factor, hi * view.factor
+    found = bounds(x)
+    if found is None:
+        raise _refuse(
+            node,
+            "Trunc of version 1 does not clamp, and the range of its input is not known here",
+            "export with qonnx 1.0 or later, whose Trunc clamps, or quantise the input",
+        )
+    zeros = [int(z) for z in view.zero_point.ravel()]
+    ends = [v / s for v in found for s in exact(view.scale)]
+    return min(ends) + min(zeros) - 1, max(ends) + max(zeros) + 1
+
+
+class _Steps:
+    """Nodes one after another, the last named after the node that they replace."""
+
+    def __init__(self, model: Model, name: str, x: Value):
+        self._graph, self._name, self._x = model.graph, name, x
+        self.nodes: list[Node] = []
+
+    def quant(self, quant: Quant) -> None:
+        self._add(quant.build(self._graph, self._x, self._fresh()))
+
+    def plus(self, operand: Array) -> None:
+        self._binary("Add", operand, 0)
+
+    def times(self, operand: Array) -> None:
+        self._binary("Mul", operand, 1)
+
+    def divided(self, operand: Array) -> None:
+        self._binary("Div", operand, 1)
+
+    def _binary(self, op: str, operand: Array, neutral: int) -> None:
+        if np.all(operand == neutral):
+            return
+        name = self._fresh()
+        value = add_constant(self._graph, f"{name}_by", np.asarray(operand, np.float32))
+        self._add(make_node(op, (self._x, value), like=self._x, name=name))
+
+    def _fresh(self) -> str:
+        return f"{self._name}_{len(self.nodes)}"
+
+    def _add(self, node: Node) -> None:
+        self.nodes.append(node)
+        self._x = node.outputs[0]
+
+
+def bounds(value: Value) -> tuple[Fraction, Fraction] | None:
+    """Between which reals a value lies, from the quantisers before it; None where none tells."""
+    node = value.producer()
+    if node is None:
+        return None
+    if Quant.matches(node):
+        return _of_quant(Quant.read(node))
+    if BipolarQuant.matches(node):
+        top = max(exact(BipolarQuant.read(node).scale))
+        return -top, top
+    if node.domain:
+        return None
+    if node.op_type in _SAME_RANGE or node.op_type in _AVERAGES:
+        inner = bounds(node.inputs[0]) if node.inputs[0] is not None else None
+        if inner is None or node.op_type in _SAME_RANGE:
+            return inner
+        return min(inner[0], Fraction(0)), max(inner[1], Fraction(0))  # padding is zero
+    if node.op_type == "Relu":
+        inner = bounds(node.inputs[0]) if node.inputs[0] is not None else None
+        return inner and (max(inner[0], Fraction(0)), max(inner[1], Fraction(0)))
+    if node.op_type in _ARITHMETIC and len(node.inputs) == 2:
+        return _of_pair(node)
+    return None
+
+
+_SAME_RANGE = {
+    *("MaxPool", "GlobalMaxPool", "Flatten", "Reshape", "Transpose", "Identity", "Slice"),
+    *("Squeeze", "Unsqueeze", "Dropout", "ReduceMax", "ReduceMean", "GlobalAveragePool"),
+}
+_AVERAGES = {"AveragePool"}
+_ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
+
+
+def _of_quant(quant: Quant) -> tuple[Fraction, Fraction]:
+    lo, hi = (-1, 1) if quant.is_bipolar else quant.code_limits
+    zeros = [int(z) for z in quant.zero_point.ravel()]
+    ends = [s * (k - z) for s in exact(quant.scale) for z in zeros for k in (lo, hi)]
+    return min(ends), max(ends)
+
+
+def _of_pair(node: Node) -> tuple[Fraction, Fraction] | None:
+    sides = []
+    for value in node.inputs:
+        known = exact_values(value)
+        if known is not None:
+            sides.append((min(known.ravel()), max(known.ravel())))
+        elif value is None or (found := bounds(value)) is None:
+            return None
+        else:
+            sides.append(found)
+    (a, b), (c, d) = sides
+    if node.op_type == "Add":
+        return a + c, b + d
+    if node.op_type == "Sub":
+        return a - d, b - c
+    if node.op_type == "Div":
+        if c <= 0 <= d:
+            return None
+        c, d = 1 / d, 1 / c
+    ends = [x * y for x in (a, b) for y in (c, d)]
+    return min(ends), max(ends)
+
+
+def _flag(node: Node, name: str, default: int) -> bool:
+    attribute = node.attributes.get(name)
+    return bool(attribute.as_int() if attribute is not None else default)
+
+
+def _refuse(node: Node, message: str, *helps: str) -> HqcError:
+    return reject("HQC102", message, where=location_of(node), helps=helps)
