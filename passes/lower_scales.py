@@ -12,11 +12,11 @@ from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, 
 from hqc.analysis.rearrangements import data_sources, is_movement
 from hqc.analysis.semantics import MERGES, chain_step, data_input, is_pass_through
 from hqc.diagnostics import reject
+from hqc.edits import remove_unused
 from hqc.ir import State, location_of
 from hqc.ir.operators import is_quantiser
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Step
-from hqc.passes.dce import remove_unused
 from hqc.passes.lowering.integer_builder import Emitter, Form
 from hqc.passes.lowering.linear import lower_average, lower_by_scale, lower_maximum, lower_weighted
 from hqc.passes.lowering.merge import lower_merge, lower_movement

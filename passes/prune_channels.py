@@ -26,8 +26,8 @@ from hqc.ir import (
 )
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import SINGLE_BITS
-from hqc.passes.propagate_precision import channel_ranges
 from hqc.pipeline.passes import Outcome, Pass, Remark
+from hqc.propagation import channel_ranges
 
 Mask = npt.NDArray[np.bool_]
 

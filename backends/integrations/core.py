@@ -24,7 +24,7 @@ from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window, spatial_shape
 from hqc.numerics.types import INT64_BITS, Codes, FixedType, Range, Rounding
-from hqc.passes.propagate_precision import channel_ranges
+from hqc.propagation import channel_ranges
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hqc import pipeline
 from hqc.analysis.partition import computed_nodes
 from hqc.debugging.bisect import Judge
 from hqc.diagnostics import CODES, HqcError, reject
+from hqc.edits import remove_unused
 from hqc.equivalence.samples import probes
 from hqc.ir import (
     QONNX,
@@ -36,7 +37,6 @@ from hqc.ir import (
     type_of,
 )
 from hqc.ir.operators import is_quantiser
-from hqc.passes.dce import remove_unused
 from hqc.pipeline import verifier
 from hqc.pipeline.registry import Registry
 from hqc.pipeline.time_limit import TimeUp, time_limit

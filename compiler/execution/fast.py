@@ -29,7 +29,7 @@ from hqc.ir.onnxruntime_session import session
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window
 from hqc.numerics.types import DOUBLE_BITS, SINGLE_BITS, Codes, Rounding
-from hqc.passes.propagate_precision import channel_ranges
+from hqc.propagation import channel_ranges
 
 _SINGLE, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 _BITS = {_SINGLE: SINGLE_BITS, _DOUBLE: DOUBLE_BITS}

@@ -14,7 +14,7 @@ from support.backend_graphs import Builder, signed, unsigned
 from hqc.analysis.ranges import ChannelRange, fit, value_range
 from hqc.diagnostics import HqcError
 from hqc.numerics.types import FixedType, Range, Rounding
-from hqc.passes.propagate_precision import channel_ranges
+from hqc.propagation import channel_ranges
 
 ONE = FixedType(True, 20, 20)
 
