@@ -67,47 +67,63 @@ def grid_constant(value: Value | None) -> GridConstant | None:
     """The exact grid form of a constant expression; None if it is computed or on no grid."""
     if value is None:
         return None
-    node = value.producer()
     if (array := constant(value)) is not None:
         type_ = type_of(value)
         if type_ is None:
             return None
         codes = np.asarray(array, np.float64) * 2.0**type_.fraction
         return GridConstant(codes.astype(np.int64), _scalar(Fraction(2) ** -type_.fraction))
+    node = value.producer()
     if node is None:
         return None
     if Quant.matches(node) or BipolarQuant.matches(node):
-        data = constant(node.inputs[0])
-        inner = grid_constant(node.inputs[0]) if data is None else None
-        if inner is not None:  # a quantiser of what is on a grid already
-            data = inner.codes.astype(np.float32) * inner.scale.astype(np.float32)
-        return None if data is None else quantise_constant(node, data)
-    if node.op_type == "Mul":
-        inner, scale = grid_constant(node.inputs[0]), constant(node.inputs[1])
-        if inner is None or scale is None:
-            return None
-        product = np.asarray(inner.scale * fractions(scale), object)  # a product of scalars is none
-        return GridConstant(inner.codes, product)
-    if node.op_type == "Transpose":
-        inner = grid_constant(node.inputs[0])
-        if inner is None:
-            return None
-        order = node.attributes.get("perm")
-        perm = tuple(order.as_ints()) if order is not None else None
-        scale = inner.scale
-        scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
-        return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))
-    if node.op_type in RESHAPES:
-        inner = grid_constant(node.inputs[0])
-        shape = node.outputs[0].shape
-        if inner is None or shape is None:
-            return None
-        dims = tuple(d for d in shape if isinstance(d, int))
-        scale = inner.scale
-        if scale.size > 1:
-            scale = np.broadcast_to(scale, inner.codes.shape).reshape(dims)
-        return GridConstant(inner.codes.reshape(dims), scale)
-    return None
+        return _quantised(node)
+    rule = _GRID_RULES.get(node.op_type)
+    inner = grid_constant(node.inputs[0]) if rule is not None else None
+    return None if rule is None or inner is None else rule(node, inner)
+
+
+def _quantised(node: Node) -> GridConstant | None:
+    data = constant(node.inputs[0])
+    inner = grid_constant(node.inputs[0]) if data is None else None
+    if inner is not None:  # a quantiser of what is on a grid already
+        data = inner.codes.astype(np.float32) * inner.scale.astype(np.float32)
+    return None if data is None else quantise_constant(node, data)
+
+
+def _scaled(node: Node, inner: GridConstant) -> GridConstant | None:
+    scale = constant(node.inputs[1])
+    if scale is None:
+        return None
+    product = np.asarray(inner.scale * fractions(scale), object)  # a product of scalars is none
+    return GridConstant(inner.codes, product)
+
+
+def _transposed(node: Node, inner: GridConstant) -> GridConstant:
+    order = node.attributes.get("perm")
+    perm = tuple(order.as_ints()) if order is not None else None
+    scale = inner.scale
+    scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
+    return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))
+
+
+def _reshaped(node: Node, inner: GridConstant) -> GridConstant | None:
+    shape = node.outputs[0].shape
+    if shape is None:
+        return None
+    dims = tuple(d for d in shape if isinstance(d, int))
+    scale = inner.scale
+    if scale.size > 1:
+        scale = np.broadcast_to(scale, inner.codes.shape).reshape(dims)
+    return GridConstant(inner.codes.reshape(dims), scale)
+
+
+#: Operators that keep a constant on a grid: the node, and what its first input is, to the result.
+_GRID_RULES: Mapping[str, Callable[[Node, GridConstant], GridConstant | None]] = {
+    "Mul": _scaled,
+    "Transpose": _transposed,
+    **dict.fromkeys(RESHAPES, _reshaped),
+}
 
 
 def quantise_constant(node: Node, data: Array) -> GridConstant:
@@ -132,16 +148,18 @@ def quantise_constant(node: Node, data: Array) -> GridConstant:
     return GridConstant(codes.astype(np.int64) - quant.zero_point, fractions(quant.scale))
 
 
+_PLAIN_ROUNDING: Mapping[Rounding, Callable[[Array], Array]] = {
+    Rounding.ROUND: np.rint,
+    Rounding.FLOOR: np.floor,
+    Rounding.CEIL: np.ceil,
+    Rounding.DOWN: np.trunc,
+}
+
+
 def round_float(x: Array, rounding: Rounding) -> Array:
     """Round floats to integers; exact for float64 arrays below 2**52."""
-    if rounding is Rounding.ROUND:
-        return np.rint(x)
-    if rounding is Rounding.FLOOR:
-        return np.floor(x)
-    if rounding is Rounding.CEIL:
-        return np.ceil(x)
-    if rounding is Rounding.DOWN:
-        return np.trunc(x)
+    if (plain := _PLAIN_ROUNDING.get(rounding)) is not None:
+        return plain(x)
     away = np.abs(x)
     if rounding is Rounding.UP:
         return np.copysign(np.ceil(away), x)
@@ -214,34 +232,8 @@ def chain_step(node: Node) -> Step | None:
     Covers BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX operator
     specification), Add, Sub, Mul, Div with a constant, and monotone activations.
     """
-    if node.domain != "":
-        return None
-    if node.op_type in ACTIVATIONS:
-        return ACTIVATIONS[node.op_type](node)
-    if node.op_type == "BatchNormalization":
-        return _batch_norm(node)
-    if node.op_type not in ARITHMETIC or len(node.inputs) != 2:
-        return None
-    left, right = (exact_values(v) for v in node.inputs)
-    if (left is None) == (right is None):
-        return None
-    other = right if right is not None else left
-    assert other is not None
-    constants = _per_channel(node, other)
-    zeros, ones = tuple(Fraction(0) for _ in constants), tuple(Fraction(1) for _ in constants)
-    if node.op_type == "Add":
-        return Affine(ones, constants)
-    if node.op_type == "Mul":
-        return Affine(constants, zeros)
-    if node.op_type == "Sub":
-        if left is None:
-            return Affine(ones, tuple(-c for c in constants))
-        return Affine(tuple(-one for one in ones), constants)
-    if left is not None:
-        return None
-    if any(c == 0 for c in constants):
-        raise reject("HQC105", f"{node.name} divides by zero", where=location_of(node))
-    return Affine(tuple(1 / c for c in constants), zeros)
+    rule = _STEPS.get(node.op_type) if node.domain == "" else None
+    return rule(node) if rule is not None else None
 
 
 def _clip(node: Node) -> Clip | None:
@@ -323,6 +315,43 @@ def _batch_norm(node: Node) -> Affine:
         a.append(factor)
         b.append(shift - factor * m)
     return Affine(tuple(a), tuple(b))
+
+
+_ONE, _ZERO = Fraction(1), Fraction(0)
+_Line = Callable[[Fraction], tuple[Fraction, Fraction]]
+#: x and a constant c behind it as a line a * x + b: from c to (a, b).
+_LINES: Mapping[str, _Line | None] = {
+    "Add": lambda c: (_ONE, c),
+    "Sub": lambda c: (_ONE, -c),
+    "Mul": lambda c: (c, _ZERO),
+    "Div": lambda c: (1 / c, _ZERO),
+}
+#: The same with the constant in front; c / x is no line.
+_FLIPPED: Mapping[str, _Line | None] = {**_LINES, "Sub": lambda c: (-_ONE, c), "Div": None}
+
+
+def _with_constant(node: Node) -> Affine | None:
+    if len(node.inputs) != 2:
+        return None
+    left, right = (exact_values(v) for v in node.inputs)
+    other = left if right is None else right
+    if other is None or (left is not None and right is not None):
+        return None
+    constants = _per_channel(node, other)
+    line = (_LINES if left is None else _FLIPPED)[node.op_type]
+    if line is None:
+        return None
+    if node.op_type == "Div" and 0 in constants:
+        raise reject("HQC105", f"{node.name} divides by zero", where=location_of(node))
+    lines = [line(c) for c in constants]
+    return Affine(tuple(a for a, _ in lines), tuple(b for _, b in lines))
+
+
+_STEPS: Mapping[str, Callable[[Node], Step | None]] = {
+    **ACTIVATIONS,
+    "BatchNormalization": _batch_norm,
+    **dict.fromkeys(ARITHMETIC, _with_constant),
+}
 
 
 def square_root(x: Fraction) -> Fraction:
