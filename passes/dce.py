@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from onnx_ir import Model
 
-from hqc.edits import remove_unused
+from hqc.ir.edits import remove_unused
 from hqc.pipeline.passes import Outcome, Pass
 
 

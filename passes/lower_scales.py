@@ -12,8 +12,8 @@ from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, 
 from hqc.analysis.rearrangements import data_sources, is_movement
 from hqc.analysis.semantics import MERGES, chain_step, data_input, is_pass_through
 from hqc.diagnostics import reject
-from hqc.edits import remove_unused
 from hqc.ir import State, location_of
+from hqc.ir.edits import remove_unused
 from hqc.ir.operators import is_quantiser
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Step

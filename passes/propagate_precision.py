@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from onnx_ir import Model
 
+from hqc.analysis.precision_propagation import annotate
 from hqc.ir import State
 from hqc.pipeline.passes import Contract, Outcome, Pass, Promise
-from hqc.propagation import annotate
 
 
 @dataclass(frozen=True)

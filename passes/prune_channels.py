@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, fit, value_range
 from hqc.analysis.semantics import data_input, exact_values_known
 from hqc.ir import (
@@ -27,7 +28,6 @@ from hqc.ir import (
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import SINGLE_BITS
 from hqc.pipeline.passes import Outcome, Pass, Remark
-from hqc.propagation import channel_ranges
 
 Mask = npt.NDArray[np.bool_]
 

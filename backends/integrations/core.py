@@ -16,6 +16,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from hqc.analysis.partition import MAXIMA, Partition, Port, partition
+from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import integers
 from hqc.analysis.rearrangements import is_movement, movement, sample_shape
 from hqc.analysis.semantics import exact_values_known, is_pass_through
@@ -24,7 +25,6 @@ from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window, spatial_shape
 from hqc.numerics.types import INT64_BITS, Codes, FixedType, Range, Rounding
-from hqc.propagation import channel_ranges
 
 
 @dataclass(frozen=True)

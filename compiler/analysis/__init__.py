@@ -1,4 +1,4 @@
 """What a graph means: exact semantics, step functions, ranges, the cut into host and hardware.
 
-Analyses read graphs and never change one; what changes a graph is a pass.
+Analyses read graphs, and at most annotate them; what changes a graph is a pass.
 """

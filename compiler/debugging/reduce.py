@@ -22,7 +22,6 @@ from hqc import pipeline
 from hqc.analysis.partition import computed_nodes
 from hqc.debugging.bisect import Judge
 from hqc.diagnostics import CODES, HqcError, reject
-from hqc.edits import remove_unused
 from hqc.equivalence.samples import probes
 from hqc.ir import (
     QONNX,
@@ -36,6 +35,7 @@ from hqc.ir import (
     to_bytes,
     type_of,
 )
+from hqc.ir.edits import remove_unused
 from hqc.ir.operators import is_quantiser
 from hqc.pipeline import verifier
 from hqc.pipeline.registry import Registry

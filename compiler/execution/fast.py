@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.partition import MAXIMA, Partition, partition
+from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, integers
 from hqc.analysis.rearrangements import is_movement, movement, sample_shape
 from hqc.analysis.semantics import exact_values_known, is_pass_through
@@ -29,7 +30,6 @@ from hqc.ir.onnxruntime_session import session
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window
 from hqc.numerics.types import DOUBLE_BITS, SINGLE_BITS, Codes, Rounding
-from hqc.propagation import channel_ranges
 
 _SINGLE, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 _BITS = {_SINGLE: SINGLE_BITS, _DOUBLE: DOUBLE_BITS}

@@ -15,7 +15,6 @@ from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import exact_values_known
 from hqc.diagnostics import HqcError, reject
-from hqc.edits import remove_unused
 from hqc.frontends.onnx.constants import evaluate, swap
 from hqc.frontends.onnx.grids import along, on_grid
 from hqc.frontends.onnx.shapes import Ranks
@@ -29,6 +28,7 @@ from hqc.frontends.qcdq.codes import (
     storage_type,
 )
 from hqc.ir import Array, location_of, make_node, nodes, set_source
+from hqc.ir.edits import remove_unused
 from hqc.pipeline.passes import Remark
 
 #: Both are ONNX's and, for types that older opsets lack, onnxruntime's.

@@ -19,13 +19,13 @@ from hqc.analysis.partition import computed_nodes
 from hqc.analysis.rearrangements import RESHAPES
 from hqc.analysis.semantics import chain_step, data_input, exact_values_known, is_pass_through
 from hqc.diagnostics import Diagnostic, HqcError, Location, reject
-from hqc.edits import remove_unused
 from hqc.frontends import qcdq
 from hqc.frontends.onnx.constants import fold_parameters, move_constants
 from hqc.frontends.onnx.shapes import explicit_ceilings, infer_shapes, is_known
 from hqc.frontends.qonnx.embeddings import rewrite_embeddings
 from hqc.frontends.qonnx.operators import rewrite_operators
 from hqc.ir import QONNX, State, constant, is_marked, location_of, nodes, set_source, set_state
+from hqc.ir.edits import remove_unused
 from hqc.ir.operators import BipolarQuant, MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import FixedType, Overflow, Rounding
 from hqc.passes.fold_constants import FoldConstants

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.backend_graphs import Builder, signed, unsigned
 
+from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, fit, value_range
 from hqc.diagnostics import HqcError
 from hqc.numerics.types import FixedType, Range, Rounding
-from hqc.propagation import channel_ranges
 
 ONE = FixedType(True, 20, 20)
 
