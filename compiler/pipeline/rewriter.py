@@ -27,7 +27,7 @@ import onnx
 import onnx_ir
 from onnx_ir import DataType, Graph, Model, Node, Shape, Value
 
-from hqc import propagation
+from hqc.analysis import precision_propagation
 from hqc.ir import (
     Array,
     State,
@@ -287,7 +287,7 @@ def _annotate(model: Model) -> None:
     """Derive types and ranges anew where the datapath has them."""
     typed = any(type_of(v) is not None for node in model.graph for v in node.outputs)
     if state_of(model) is State.INTEGER and typed:
-        propagation.annotate(model)
+        precision_propagation.annotate(model)
 
 
 def _numbered(name: str) -> Iterator[str]:
