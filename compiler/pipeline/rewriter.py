@@ -18,7 +18,7 @@ replaced output; in the integer state types and ranges are derived anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,10 +28,11 @@ import onnx_ir
 from onnx_ir import DataType, Graph, Model, Node, Shape, Value
 
 from hqc.analysis import precision_propagation
+from hqc.analysis.ranges import fit
+from hqc.builder import NodeBuilder
 from hqc.ir import (
     Array,
     State,
-    add_constant,
     constant,
     fresh_name,
     location_of,
@@ -94,13 +95,17 @@ def rule(pattern: Op) -> Callable[[RuleFunction], Rule]:
 
 
 class Builder:
-    """Makes the nodes that take the place of one; they enter the graph only if they are used."""
+    """Makes the nodes that take the place of one; they enter the graph only if they are used.
+
+    What rules and plug-ins see of `hqc.builder.NodeBuilder`: names and shapes are not their affair.
+    """
 
     def __init__(self, graph: Graph, root: Node, typed: bool):
         """`typed`: constants get types, as the integer state wants them."""
-        self.nodes: list[Node] = []
-        self.constants: list[Value] = []
-        self._graph, self._root, self._typed = graph, root, typed
+        out = root.outputs[0]
+        self._new = NodeBuilder(graph, str(out.name), out)
+        self._typed = typed
+        self.nodes, self.constants = self._new.nodes, self._new.constants
 
     def op(self, op: str, *inputs: Value | float | Array | None, **attributes: Any) -> Value:
         """The output of a new node.
@@ -112,31 +117,20 @@ class Builder:
         """
         prefix, _, plain = op.rpartition(".")
         values = [v if v is None or isinstance(v, Value) else self.constant(v) for v in inputs]
-        label = f"{self._root.outputs[0].name}_{plain.lower()}"
-        taken = {node.name for node in self.nodes}
-        name = next(n for n in _numbered(label) if n not in taken and not self._is_taken(n))
         domain = PREFIXES.get(prefix, prefix)
-        out = self._root.outputs[0]
-        node = make_node(plain, values, like=out, name=name, attributes=attributes, domain=domain)
-        _infer(node, self._graph.opset_imports.get("", 1))
-        self.nodes.append(node)
-        return node.outputs[0]
+        made = self._new.add(plain, values, plain.lower(), None, domain, **attributes)
+        _infer(self.nodes[-1], self._new.graph.opset_imports.get("", 1))
+        return made
 
     def constant(self, number: float | Array) -> Value:
         """A constant; a number of Python's has the element type of the root's output."""
         array = np.asarray(number)
         if not isinstance(number, np.ndarray | np.generic):
-            array = array.astype((self._root.outputs[0].dtype or DataType.FLOAT).numpy())
-        made = add_constant(self._graph, f"{self._root.outputs[0].name}_const", array)
+            array = array.astype((self._new.like.dtype or DataType.FLOAT).numpy())
+        made = self._new.constant(array, "const")
         if self._typed and array.dtype.kind == "f":
-            from hqc.analysis.ranges import fit
-
             set_type(made, fit(array.astype(np.float64)))
-        self.constants.append(made)
         return made
-
-    def _is_taken(self, name: str) -> bool:
-        return fresh_name(self._graph, name) != name
 
 
 @dataclass(frozen=True)
@@ -288,11 +282,3 @@ def _annotate(model: Model) -> None:
     typed = any(type_of(v) is not None for node in model.graph for v in node.outputs)
     if state_of(model) is State.INTEGER and typed:
         precision_propagation.annotate(model)
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}_{number}"
-        number += 1
