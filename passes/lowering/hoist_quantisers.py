@@ -1,49 +1,110 @@
-"""Quantisers of the inputs, in front of what only rearranges elements.
+"""What works element by element, in front of what only rearranges elements.
 
-A quantiser with one scale works element by element, so it may stand on either side of a
-rearrangement. In front of it the wires of the port carry its codes, and what follows is hardware.
+Such operators give the same numbers on either side of a rearrangement. Two kinds move: quantisers
+of the inputs, so that the wires of the port carry their codes and what follows is hardware; and any
+elementwise operator where the rearrangement mixes channels. Behind a transpose to channels-last
+each index of axis 1 holds elements of every channel, so scales and offsets per channel have no
+place there, while in front of it they meet one channel at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.rearrangements import is_movement, movement
-from hqc.analysis.semantics import exact_values_known
-from hqc.ir import bypass, derive, nodes, sole_consumer
+from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement
+from hqc.analysis.semantics import data_input, exact_values_known
+from hqc.builder import NodeBuilder
+from hqc.ir import add_constant, bypass, constant, derive, nodes, sole_consumer
 from hqc.ir.operators import BipolarQuant, Quant
+
+_UNARY = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"})
+_BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
+_BY = "normalize"
+
+#: Whether a node, reading a rearrangement, moves in front of it.
+_Moves = Callable[[Node, Node], bool]
+#: A node again, reading another value: the node, that value, the rearrangement, and a suffix.
+_Copy = Callable[[Node, Value, Node, str], Sequence[Node]]
 
 
 def hoist_quantisers(model: Model) -> int:
-    """Move quantisers across the rearrangements between them and the graph's inputs."""
-    moved = 0
-    for _ in range(len(tuple(model.graph))):
-        found = next((n for n in nodes(model.graph) if _hoistable(n)), None)
-        if found is None:
-            return moved
-        _hoist(model, found)
-        moved += 1
+    """Move quantisers across the rearrangements between them and the inputs; how many moved."""
+    return _hoist(model, _is_of_inputs, _requantised)
+
+
+def hoist_elementwise(model: Model) -> int:
+    """Move elementwise operators across rearrangements that mix channels; how many moved."""
+    moved = _hoist(model, _meets_mixed_channels, _copied)
+    if moved:
+        model.graph.sort()  # constant operands may have stood behind the rearrangement
     return moved
 
 
-def _hoistable(node: Node) -> bool:
-    if not (Quant.matches(node) or BipolarQuant.matches(node)) or not _elementwise(node):
-        return False
-    source = node.inputs[0]
+def _hoist(model: Model, moves: _Moves, copy: _Copy) -> int:
+    """Move nodes as far to the front as they go, in one sweep."""
+    moved = 0
+    for root in nodes(model.graph):
+        pending = [root]
+        while pending:
+            node = pending.pop(0)
+            before = _rearranged(node)
+            if before is not None and moves(node, before):
+                pending = [*_cross(model, node, before, copy), *pending]
+                moved += 1
+    return moved
+
+
+def _rearranged(node: Node) -> Node | None:
+    """The rearrangement whose only reader is this elementwise node."""
+    source = data_input(node) if _is_elementwise(node) else None
     before = source.producer() if source is not None else None
-    if before is None or source is None or not is_movement(before):
-        return False
-    if sole_consumer(source) is not node or not _from_inputs(before):
+    if source is None or before is None or not is_movement(before):
+        return None
+    return before if sole_consumer(source) is node else None
+
+
+def _is_elementwise(node: Node) -> bool:
+    if Quant.matches(node):
+        quant = Quant.read(node)
+        return quant.scale.size == quant.zero_point.size == 1
+    if BipolarQuant.matches(node):
+        return bool(BipolarQuant.read(node).scale.size == 1)
+    return node.domain == "" and node.op_type in _UNARY | _BINARY
+
+
+def _cross(model: Model, node: Node, before: Node, copy: _Copy) -> list[Node]:
+    """Put a node in front of a rearrangement, once for each tensor that it moves; the new ones."""
+    made = []
+    sources, data = data_sources(before), data_input(node)
+    for index, value in enumerate(tuple(before.inputs)):
+        if value is None or value not in sources:
+            continue
+        new = copy(node, value, before, f"hoisted_{index}" if index else "hoisted")
+        derive(new, node, _BY)
+        model.graph.insert_before(before, new)
+        before.replace_input_with(index, new[-1].outputs[0])
+        made.append(new[-1])
+    node.replace_input_with(0, data)  # what passes through stands second in `2 * x`
+    bypass(node)
+    return made
+
+
+# --- quantisers of the inputs -------------------------------------------------------------------
+
+
+def _is_of_inputs(node: Node, before: Node) -> bool:
+    if not (Quant.matches(node) or BipolarQuant.matches(node)) or not _from_inputs(before):
         return False
     found = movement(before)
-    return not np.any(found.index < 0) or (found.fill == 0.0 and _keeps_zero(node))
+    return not _pads(found) or (found.fill == 0.0 and _keeps_zero(node))
 
 
-def _elementwise(node: Node) -> bool:
-    quant = Quant.read(node) if Quant.matches(node) else BipolarQuant.read(node)
-    single = quant.scale.size == 1
-    return single and (not isinstance(quant, Quant) or quant.zero_point.size == 1)
+def _pads(found: Movement) -> bool:
+    return bool(np.any(found.index < 0))
 
 
 def _keeps_zero(node: Node) -> bool:
@@ -71,18 +132,66 @@ def _from_inputs(node: Node) -> bool:
     return True
 
 
-def _hoist(model: Model, node: Node) -> None:
-    source = node.inputs[0]
-    assert source is not None
-    before = source.producer()
-    assert before is not None
+def _requantised(node: Node, source: Value, before: Node, suffix: str) -> Sequence[Node]:
     view = Quant.read(node) if Quant.matches(node) else BipolarQuant.read(node)
-    for index, value in enumerate(tuple(before.inputs)):
-        if value is None or value not in movement(before).sources:
-            continue
-        suffix = f"_{index}" if index else ""
-        made = view.build(model.graph, value, f"{node.name}_hoisted{suffix}")
-        derive((made,), node, "normalize")
-        model.graph.insert_before(before, made)
-        before.replace_input_with(index, made.outputs[0])
-    bypass(node)
+    new = NodeBuilder.replacing(node)
+    new.apply(view, source, suffix)
+    return new.nodes
+
+
+# --- any operator, where channels mix -----------------------------------------------------------
+
+
+def _meets_mixed_channels(node: Node, before: Node) -> bool:
+    found = movement(before)
+    if len(found.sources) != 1 or found.sources[0].producer() is None or _pads(found):
+        return False
+    channels = found.channels()
+    mixes = channels is not None and any(len(row) > 1 for row in channels)
+    operands = [v for v in node.inputs if v is not None and v is not data_input(node)]
+    turns = before.op_type == "Transpose" and node.op_type in _BINARY
+    return mixes and (turns or all(_is_single(v) for v in operands))
+
+
+def _is_single(value: Value) -> bool:
+    return value.shape is not None and all(d == 1 for d in value.shape)
+
+
+def _copied(node: Node, source: Value, before: Node, suffix: str) -> Sequence[Node]:
+    """The operator on what lies in front, its constant operands as they lie there."""
+    data, turned = data_input(node), list[Node]()
+    inputs: list[Value | None] = []
+    for value in node.inputs:
+        if value is None or value is data:
+            inputs.append(source if value is data else None)
+        elif _is_single(value):
+            inputs.append(_number(node, value))
+        else:
+            turned += _turned_back(node, value, before)
+            inputs.append(turned[-1].outputs[0])
+    assert node.graph is not None
+    new = NodeBuilder(node.graph, str(node.name), source)
+    new.add(node.op_type, inputs, suffix, None, node.domain, **node.attributes)
+    return (*turned, *new.nodes)
+
+
+def _number(node: Node, value: Value) -> Value:
+    """A constant of one element without its axes: in front there may be fewer."""
+    array = constant(value)
+    if array is None or array.ndim == 0:
+        return value
+    assert node.graph is not None
+    return add_constant(node.graph, f"{value.name}_number", array.reshape(()))
+
+
+def _turned_back(node: Node, value: Value, transpose: Node) -> Sequence[Node]:
+    """A constant operand, turned back to how elements lie in front of a Transpose."""
+    order = transpose.attributes["perm"].as_ints()
+    dims = tuple(d for d in value.shape or () if isinstance(d, int))
+    full = (1,) * (len(order) - len(dims)) + dims
+    assert node.graph is not None
+    new = NodeBuilder(node.graph, str(value.name), value)
+    reshaped = new.add("Reshape", (value, new.integers(full, "full")), "reshaped")
+    reshaped.shape = onnx_ir.Shape(full)
+    new.transposed(reshaped, [int(i) for i in np.argsort(order)], "turned")
+    return new.nodes
