@@ -8,18 +8,9 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.ranges import fit
 from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
-from hqc.ir import (
-    Array,
-    add_constant,
-    bypass,
-    location_of,
-    make_node,
-    nodes,
-    replace_output,
-    set_type,
-)
+from hqc.builder import codes_times_scale, typed_constant
+from hqc.ir import Array, bypass, location_of, nodes, replace_output
 from hqc.ir.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser
 from hqc.pipeline.passes import Outcome, Pass, Remark
 
@@ -63,17 +54,13 @@ def _fold(model: Model, node: Node) -> int:
     name = node.name or str(node.outputs[0].name)
     values = _on_grid(grid)
     if values is not None:
-        folded = add_constant(model.graph, f"{name}_folded", values)
-        set_type(folded, fit(values.astype(np.float64)))
-        _replace(model, top, folded)
+        _replace(model, top, typed_constant(model.graph, f"{name}_folded", values))
         return 1
     single = grid.codes.astype(np.float32)
     if np.any(single.astype(np.int64) != grid.codes):
         return 0  # wide biases: their quantiser, on float64 data, is the exact form
-    codes = add_constant(model.graph, f"{name}_codes", single)
-    set_type(codes, fit(grid.codes.astype(np.float64)))
-    scale = add_constant(model.graph, f"{name}_scale", grid.scale.astype(np.float32))
-    product = make_node("Mul", (codes, scale), like=top.outputs[0], name=f"{name}_dequantise")
+    product = codes_times_scale(model.graph, name, grid.codes, grid.scale)
+    product.name = f"{name}_dequantise"
     replace_output(top, (product,), FoldQuantizers.name)
     return 1
 

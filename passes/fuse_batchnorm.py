@@ -9,7 +9,8 @@ import numpy as np
 from onnx_ir import Model, Node
 
 from hqc.analysis.semantics import chain_step
-from hqc.ir import State, add_constant, location_of, make_node, nodes, replace_output
+from hqc.builder import NodeBuilder
+from hqc.ir import State, location_of, nodes, replace_output
 from hqc.ir.operators import is_single
 from hqc.numerics.monotone_chain import Affine
 from hqc.pipeline.passes import Outcome, Pass, Remark
@@ -49,14 +50,12 @@ def _replace(model: Model, node: Node, step: Affine) -> None:
     source, out = node.inputs[0], node.outputs[0]
     assert source is not None
     rank = len(out.shape) if out.shape is not None else 2
-    new: list[Node] = []
+    new = NodeBuilder(model.graph, str(node.name), out)
     value = source
     for op, numbers, unit in (("Mul", step.a, 1), ("Add", step.b, 0)):
-        if all(x == unit for x in numbers) and not (op == "Add" and not new):
+        if all(x == unit for x in numbers) and not (op == "Add" and not new.nodes):
             continue
         array = np.array([float(x) for x in numbers], np.float32)
         shaped = array.reshape(1, -1, *(1,) * (rank - 2))
-        constant = add_constant(model.graph, f"{node.name}_{op.lower()}", shaped)
-        new.append(make_node(op, (value, constant), like=out, name=f"{node.name}_{op}"))
-        value = new[-1].outputs[0]
-    replace_output(node, new, FuseBatchNorm.name)
+        value = new.add(op, (value, new.constant(shaped, op.lower())), op)
+    replace_output(node, new.nodes, FuseBatchNorm.name)

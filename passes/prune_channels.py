@@ -14,17 +14,18 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, fit, value_range
 from hqc.analysis.semantics import data_input, exact_values_known
+from hqc.builder import typed_constant
 from hqc.ir import (
     Array,
     State,
     add_constant,
     constant,
-    derive,
     location_of,
     make_node,
     set_type,
     sole_consumer,
 )
+from hqc.ir.edits import put_behind
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import SINGLE_BITS
 from hqc.pipeline.passes import Outcome, Pass, Remark
@@ -145,18 +146,7 @@ def _add_bias(
     if total.magnitude_bits > SINGLE_BITS and out.dtype != onnx_ir.DataType.DOUBLE:
         return False
     dtype = np.float64 if out.dtype == onnx_ir.DataType.DOUBLE else np.float32
-    bias = add_constant(model.graph, f"{node.name}_constant", share.astype(dtype))
-    set_type(bias, fit(share))
-    users = [(u.node, u.idx) for u in out.uses()]
-    name = str(out.name)
-    add = make_node("Add", (out, bias), like=out, name=f"{name}_shifted")
-    derive((add,), node, PruneChannels.name)
-    for user, index in users:
-        user.replace_input_with(index, add.outputs[0])
-    for position, value in enumerate(tuple(model.graph.outputs)):
-        if value is out:
-            out.name, add.outputs[0].name = f"{name}_sum", name
-            model.graph.outputs[position] = add.outputs[0]
-    assert node.graph is not None
-    node.graph.insert_after(node, add)
+    bias = typed_constant(model.graph, f"{node.name}_constant", share.astype(dtype))
+    add = make_node("Add", (out, bias), like=out, name=f"{out.name}_shifted")
+    put_behind(node, add, PruneChannels.name)
     return True

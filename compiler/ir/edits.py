@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from onnx_ir import Model
+from collections.abc import Iterable, Sequence
+
+import onnx_ir
+from onnx_ir import Model, Node
+
+from hqc.ir.store import derive, location_of, set_source
 
 
 def remove_unused(model: Model) -> int:
@@ -17,3 +22,40 @@ def remove_unused(model: Model) -> int:
             del model.graph.initializers[name]
             removed += 1
     return removed
+
+
+def put_behind(node: Node, new: Node, by: str) -> None:
+    """Let a new node that reads another take over all its uses, and its name at an output."""
+    graph = node.graph
+    assert graph is not None
+    before, after = node.outputs[0], new.outputs[0]
+    derive((new,), node, by)
+    for user, index in tuple(before.uses()):
+        if user is not new:
+            user.replace_input_with(index, after)
+    for position, value in enumerate(tuple(graph.outputs)):
+        if value is before:
+            before.name, after.name = f"{before.name}_sum", before.name
+            graph.outputs[position] = after
+    graph.insert_after(node, new)
+
+
+def swap(old: Node, new: Sequence[Node]) -> None:
+    """Put nodes where one of a file stands; the last output takes over its name and uses.
+
+    Unlike `hqc.ir.replace_output` it leaves shapes to the inference that follows an import.
+    """
+    graph = old.graph
+    assert graph is not None
+    before, after = old.outputs[0], new[-1].outputs[0]
+    graph.insert_before(old, new)
+    name, before.name = before.name, f"{before.name}__replaced"
+    onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
+    after.name = name
+    graph.remove(old, safe=True)
+
+
+def keep_source(new: Iterable[Node], old: Node) -> None:
+    """Give nodes the place in the user's model of one that they stand for."""
+    for node in new:
+        set_source(node, str(location_of(old).source or old.name or ""))

@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Value
 
+from hqc.builder import grow, set_sample_shape
 from hqc.frontends.hawq.fixed_point import Array, Single
 from hqc.frontends.hawq.rescaling import Form, Stage, Thresholds
-from hqc.ir import QONNX, add_constant, make_node, set_source
+from hqc.ir import QONNX, add_constant, make_node
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.numerics.types import Codes, Rounding
 
@@ -68,10 +69,8 @@ class Nodes:
         """A standard node; `shape` without the batch, or that of the first input."""
         made = make_node(op, inputs, like=inputs[0], name=name, attributes=attributes)
         if shape:
-            made.outputs[0].shape = onnx_ir.Shape([BATCH, *shape])
-        set_source(made, source)
-        self.graph.append(made)
-        return made.outputs[0]
+            set_sample_shape(made.outputs[0], shape, inputs[0])
+        return grow(self.graph, made, source)
 
     def cast(self, x: Value, name: str, to: onnx_ir.DataType = onnx_ir.DataType.DOUBLE) -> Value:
         """Another float type."""
@@ -97,9 +96,7 @@ class Nodes:
         one, zero = np.ones((), np.float32), np.zeros((), np.int64)
         made = Quant(one, zero, bits, signed, False, rounding).build(self.graph, x, name)
         made.outputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
-        set_source(made, name)
-        self.graph.append(made)
-        return made.outputs[0]
+        return grow(self.graph, made, name)
 
     def constant(self, name: str, codes: Codes, bits: int) -> Value:
         """Integer weights or biases behind a quantiser of their width."""
@@ -110,10 +107,7 @@ class Nodes:
         """A form of rescaling; the last node is called `name`."""
         if isinstance(form, Thresholds):
             view = MultiThreshold(form.thresholds.astype(np.float32), 1.0, float(form.lo))
-            made = view.build(self.graph, x, name)
-            set_source(made, name)
-            self.graph.append(made)
-            return made.outputs[0]
+            return grow(self.graph, view.build(self.graph, x, name), name)
         value = x
         for i, stage in enumerate(form):
             value = self._stage(stage, value, name if i + 1 == len(form) else f"{name}_input_units")

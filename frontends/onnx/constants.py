@@ -27,6 +27,7 @@ from hqc.ir import (
     nodes,
     set_source,
 )
+from hqc.ir.edits import swap
 from hqc.ir.onnxruntime_session import session
 from hqc.ir.operators import BipolarQuant, Quant
 
@@ -160,15 +161,3 @@ def _moved(model: Model, node: Node, parameter: Array, shape: tuple[int, ...]) -
         if np.array_equal(np.broadcast_to(first, moved.shape), moved):
             moved = first
     return moved
-
-
-def swap(old: Node, new: list[Node]) -> None:
-    """Put nodes where another stands; the last one's output takes over its name and uses."""
-    graph = old.graph
-    assert graph is not None
-    before, after = old.outputs[0], new[-1].outputs[0]
-    graph.insert_before(old, new)
-    name, before.name = before.name, f"{before.name}__replaced"
-    onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
-    after.name = name
-    graph.remove(old, safe=True)

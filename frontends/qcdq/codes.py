@@ -9,11 +9,13 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.builder import NodeBuilder
 from hqc.diagnostics import HqcError, reject
-from hqc.frontends.onnx.constants import evaluate, swap
+from hqc.frontends.onnx.constants import evaluate
 from hqc.frontends.onnx.grids import chain, saturating
 from hqc.frontends.onnx.shapes import Ranks
-from hqc.ir import Array, add_constant, constant, fresh_name, location_of, make_node, set_source
+from hqc.ir import Array, constant, fresh_name, location_of, make_node
+from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import check_scale
 
 _INTEGER = re.compile(r"(U?)INT(\d+)")
@@ -67,22 +69,23 @@ class Codes:
         name = str(like.outputs[0].name)
         if _same(scale, self.scale) and _same(zero_point, self.zero_point):
             if self.is_settled:
-                return [make_node("Identity", (self.x,), like=self.x, name=name)]
+                return [renamed(self.x, name)]
             return self.quantisers(region, like, self.scale, self.x, name)
-        graph, x, made = region.model.graph, self.x, list[Node]()
+        new, x = NodeBuilder(region.model.graph, name, self.x), self.x
         if not _same(self.scale, np.ones(())):
-            divisor = add_constant(graph, f"{name}_step", self.scale.astype(np.float32))
-            made.append(make_node("Div", (x, divisor), like=x, name=f"{name}_steps"))
-            x = made[-1].outputs[0]
-        made += self.quantisers(region, like, np.ones((), np.float32), x, f"{name}_codes")
+            x = new.add("Div", (x, new.number(self.scale, "step")), "steps")
+        for made in self.quantisers(region, like, np.ones((), np.float32), x, f"{name}_codes"):
+            x = new.append(made)
         shift = np.asarray(self.zero_point - zero_point)
         for op, operand, neutral in (("Add", shift, 0), ("Mul", scale, 1)):
-            if np.all(operand == neutral):
-                continue
-            value = add_constant(graph, f"{name}_{op.lower()}", operand.astype(np.float32))
-            x = made[-1].outputs[0]
-            made.append(make_node(op, (x, value), like=x, name=f"{name}_{op}"))
-        return made
+            if not np.all(operand == neutral):
+                x = new.add(op, (x, new.number(operand, op.lower())), op)
+        return new.nodes
+
+
+def renamed(value: Value, name: str) -> Node:
+    """A node that gives a value another name."""
+    return make_node("Identity", (value,), like=value, name=name)
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -113,8 +116,8 @@ class Region:
 
     def insert(self, before: Node, new: list[Node]) -> Value:
         """Put nodes before one of the file, with its provenance; the last one's output."""
+        keep_source(new, before)
         for node in new:
-            set_source(node, str(location_of(before).source or before.name or ""))
             self._rename(node)
         self.model.graph.insert_before(before, new)
         return new[-1].outputs[0]
@@ -122,8 +125,8 @@ class Region:
     def put(self, old: Node, new: list[Node]) -> None:
         """Put nodes in the place of one of the file; the last one gives its output."""
         out = old.outputs[0]
+        keep_source(new, old)
         for node in new:
-            set_source(node, str(location_of(old).source or old.name or ""))
             if node.outputs[0].name != out.name:
                 self._rename(node)
         last = new[-1].outputs[0]

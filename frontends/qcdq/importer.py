@@ -15,7 +15,7 @@ from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import exact_values_known
 from hqc.diagnostics import HqcError, reject
-from hqc.frontends.onnx.constants import evaluate, swap
+from hqc.frontends.onnx.constants import evaluate
 from hqc.frontends.onnx.grids import along, on_grid
 from hqc.frontends.onnx.shapes import Ranks
 from hqc.frontends.qcdq import operators as qcdq_operators
@@ -25,10 +25,11 @@ from hqc.frontends.qcdq.codes import (
     check_single,
     integer_limits,
     parameter,
+    renamed,
     storage_type,
 )
-from hqc.ir import Array, location_of, make_node, nodes, set_source
-from hqc.ir.edits import remove_unused
+from hqc.ir import Array, location_of, make_node, nodes
+from hqc.ir.edits import keep_source, remove_unused, swap
 from hqc.pipeline.passes import Remark
 
 #: Both are ONNX's and, for types that older opsets lack, onnxruntime's.
@@ -139,8 +140,7 @@ def _dequantise(region: Region, node: Node) -> None:
 
 def _becomes(region: Region, node: Node, value: Value) -> None:
     """Let a float value stand for the output of a node."""
-    name = str(node.outputs[0].name)
-    region.put(node, [make_node("Identity", (value,), like=value, name=name)])
+    region.put(node, [renamed(value, str(node.outputs[0].name))])
 
 
 def _grid(
@@ -286,8 +286,7 @@ def _integer_outputs(region: Region) -> list[Remark]:
         made = region.codes[value].dequantise(region, node, one, zero)
         if not made:
             continue
-        for new in made:
-            set_source(new, str(location_of(node).source or node.name or ""))
+        keep_source(made, node)
         made[-1].outputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
         swap(node, made)
         remarks.append(Remark(f"output {value.name} gives its codes as floats"))

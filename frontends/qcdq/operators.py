@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
+from hqc.builder import NodeBuilder
 from hqc.diagnostics import reject
 from hqc.frontends.onnx.grids import along, on_grid
 from hqc.frontends.qcdq.codes import (
@@ -21,9 +22,10 @@ from hqc.frontends.qcdq.codes import (
     check_single,
     integer_limits,
     parameter,
+    renamed,
     storage_type,
 )
-from hqc.ir import Array, add_constant, location_of, make_node
+from hqc.ir import Array, location_of, make_node
 
 _ONE, _ZERO = np.ones((), np.float32), np.zeros((), np.int64)
 
@@ -141,9 +143,9 @@ def _codes(region: Region, node: Node, x: Value, scale: int, zero: int) -> None:
 def _times(region: Region, node: Node, x: Value, factor: Array) -> Value:
     if np.all(factor == 1):
         return x
-    name = f"{node.outputs[0].name}_scaled"
-    operand = add_constant(region.model.graph, f"{name}_by", factor.astype(np.float32))
-    return region.insert(node, [make_node("Mul", (x, operand), like=x, name=name)])
+    new = NodeBuilder(region.model.graph, str(node.outputs[0].name), x)
+    new.by("Mul", x, factor, "scaled")
+    return region.insert(node, new.nodes)
 
 
 def _whole_result(region: Region, node: Node, x: Value) -> None:
@@ -216,7 +218,7 @@ def _qgemm(region: Region, node: Node) -> None:
     if len(node.inputs) > 7 and node.inputs[7] is not None:
         _codes(region, node, acc, 7, 8)
     else:
-        region.put(node, [make_node("Identity", (acc,), like=acc, name=str(node.outputs[0].name))])
+        region.put(node, [renamed(acc, str(node.outputs[0].name))])
 
 
 def _row(scale: Array) -> Array:

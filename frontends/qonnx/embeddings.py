@@ -10,26 +10,15 @@ so a look-up is a `MultiThreshold` and a linear layer, and everything that is kn
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.ranges import fit
 from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
+from hqc.builder import NodeBuilder, codes_times_scale
 from hqc.diagnostics import reject
-from hqc.ir import (
-    Array,
-    add_constant,
-    constant,
-    location_of,
-    make_node,
-    nodes,
-    replace_output,
-    set_type,
-    sole_consumer,
-)
+from hqc.ir import constant, location_of, nodes, replace_output, sole_consumer
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.numerics.types import Rounding
 from hqc.pipeline.passes import Remark
@@ -129,45 +118,21 @@ def _replace(model: Model, node: Node, ids: Value, table: GridConstant, bits: in
     dims = [d for d in tuple(ids.shape or ())[1:] if isinstance(d, int)]
     count = math.prod(dims)
     ids.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
-    batch = (ids.shape or ("N",))[0]
-    new: list[Node] = []
-
-    def add(op: str, inputs: Sequence[Value], what: str, shape: Sequence[int]) -> Value:
-        attributes = {"perm": [0, 2, 1]} if op == "Transpose" else {}
-        made = make_node(op, inputs, like=ids, name=f"{name}_{what}", attributes=attributes)
-        made.outputs[0].shape = onnx_ir.Shape((batch, *shape))
-        new.append(made)
-        return made.outputs[0]
-
-    def integers(what: str, numbers: Sequence[int]) -> Value:
-        return add_constant(graph, f"{name}_{what}", np.array(numbers, np.int64))
-
+    new = NodeBuilder(graph, name, ids)
     port = Quant(np.ones(()), np.zeros((), np.int64), bits, False, False, Rounding.ROUND)
-    new.append(port.build(graph, ids, f"{name}_index"))
-    flat = add(
-        "Reshape", (new[-1].outputs[0], integers("flat_shape", [-1, 1, count])), "flat", (1, count)
-    )
+    flat = new.reshaped(new.apply(port, ids, "index"), (1, count), "flat")
     full = (rows - 1, count)
-    spread = add("Expand", (flat, integers("spread_shape", [1, *full])), "spread", full)
+    spread = new.add("Expand", (flat, new.integers([1, *full], "spread_shape")), "spread", full)
     steps = np.arange(1, rows, dtype=np.float32).reshape(-1, 1)
-    new.append(MultiThreshold(steps).build(graph, spread, f"{name}_reached"))
+    reached = new.apply(MultiThreshold(steps), spread, "reached")
     differences = np.diff(table.codes, axis=0).T.reshape(columns, rows - 1, 1)
-    weights = _on_scale(graph, differences, table, f"{name}_differences")
-    new.append(weights)
-    sums = add("Conv", (new[-2].outputs[0], weights.outputs[0]), "sums", (columns, count))
-    first = _on_scale(graph, table.codes[0].reshape(1, columns, 1), table, f"{name}_first")
-    new.append(first)
-    added = add("Add", (sums, first.outputs[0]), "rows", (columns, count))
-    turned = add("Transpose", (added,), "turned", (count, columns))
-    add("Reshape", (turned, integers("shape", [-1, *dims, columns])), "found", (*dims, columns))
-    replace_output(node, new, "import")
-
-
-def _on_scale(graph: onnx_ir.Graph, codes: Array, table: GridConstant, name: str) -> Node:
-    """Codes times the table's scale, as folded weights are kept."""
-    array = add_constant(graph, f"{name}_codes", codes.astype(np.float32))
-    set_type(array, fit(codes.astype(np.float64)))
-    scale = add_constant(graph, f"{name}_scale", table.scale.astype(np.float32).reshape(()))
-    node = make_node("Mul", (array, scale), like=array, name=name)
-    node.outputs[0].shape = array.shape
-    return node
+    scale = table.scale.reshape(())
+    weights = new.append(codes_times_scale(graph, f"{name}_differences", differences, scale))
+    sums = new.add("Conv", (reached, weights), "sums", (columns, count))
+    start = table.codes[0].reshape(1, columns, 1)
+    first = new.append(codes_times_scale(graph, f"{name}_first", start, scale))
+    added = new.add("Add", (sums, first), "rows", (columns, count))
+    turned = new.transposed(added, [0, 2, 1], "turned")
+    shape = new.integers([-1, *dims, columns], "shape")
+    new.add("Reshape", (turned, shape), "found", (*dims, columns))
+    replace_output(node, new.nodes, "import")

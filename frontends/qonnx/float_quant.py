@@ -16,10 +16,11 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import round_float
+from hqc.builder import NodeBuilder
 from hqc.diagnostics import HqcError, reject
-from hqc.frontends.onnx.constants import swap
 from hqc.frontends.onnx.grids import on_grid
-from hqc.ir import Array, add_constant, constant, location_of, make_node, set_source
+from hqc.ir import Array, constant, location_of
+from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import MultiThreshold, check_scale, parameter_of, rounding_of
 from hqc.numerics.types import Rounding
 
@@ -117,8 +118,7 @@ def rewrite_float_quant(model: Model, node: Node) -> None:
         made = [on_grid(model.graph, view.codes(data), unit, name)]
     else:
         made = _thresholds(model, node, view, x, unit)
-    for new in made:
-        set_source(new, str(location_of(node).source or node.name or ""))
+    keep_source(made, node)
     swap(node, made)
 
 
@@ -133,33 +133,24 @@ def _thresholds(model: Model, node: Node, view: FloatQuant, x: Value, unit: Arra
         )
     if view.values()[-1] != view.top:
         raise _refuse(node, "FloatQuant with a largest value between two of its format")
-    graph, name, made = model.graph, str(node.outputs[0].name), list[Node]()
+    new = NodeBuilder(model.graph, str(node.outputs[0].name), x)
     reached, passed = _boundaries(view)
-
-    def then(op: str, operand: Array | Value, suffix: str, source: Value) -> Value:
-        value = operand
-        if not isinstance(value, Value):
-            value = add_constant(graph, f"{name}_{suffix}_by", np.asarray(operand, np.float32))
-        made.append(make_node(op, (source, value), like=x, name=f"{name}_{suffix}"))
-        return made[-1].outputs[0]
-
-    steps = x if np.all(view.scale == 1) else then("Div", view.scale, "unscaled", x)
+    steps = x if np.all(view.scale == 1) else new.by("Div", x, view.scale, "unscaled")
     total = None
     if reached:
         bias = float(len(passed) - view.top)
         rows = np.array([reached], np.float32)
-        made.append(MultiThreshold(rows, 1.0, bias).build(graph, steps, f"{name}_reached"))
-        total = made[-1].outputs[0]
+        total = new.apply(MultiThreshold(rows, 1.0, bias), steps, "reached")
     if passed:
-        negative = then("Mul", np.array(-1), "negative", steps)
+        negative = new.by("Mul", steps, -1, "negative")
         rows = -np.array([passed[::-1]], np.float32)
         bias = 0.0 if reached else float(view.top - len(passed))
-        made.append(MultiThreshold(rows, 1.0, bias).build(graph, negative, f"{name}_missed"))
-        missed = then("Mul", np.array(-1), "not_missed", made[-1].outputs[0])
-        total = missed if total is None else then("Add", missed, "codes", total)
+        missed = new.apply(MultiThreshold(rows, 1.0, bias), negative, "missed")
+        missed = new.by("Mul", missed, -1, "not_missed")
+        total = missed if total is None else new.add("Add", (total, missed), "codes")
     assert total is not None
-    then("Mul", unit, "values", total)
-    return made
+    new.by("Mul", total, unit, "values")
+    return new.nodes
 
 
 def _boundaries(view: FloatQuant) -> tuple[list[float], list[float]]:

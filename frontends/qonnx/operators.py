@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import onnx_ir
-from onnx_ir import Model, Node, Value
+from typing import Any
 
+from onnx_ir import Model, Node
+
+from hqc.builder import NodeBuilder
 from hqc.diagnostics import Diagnostic, HqcError, reject
-from hqc.frontends.onnx.constants import swap
 from hqc.frontends.onnx.shapes import Ranks
 from hqc.frontends.qonnx.float_quant import rewrite_float_quant
 from hqc.frontends.qonnx.trunc import rewrite_trunc
-from hqc.ir import QONNX, location_of, make_node, nodes, set_source
+from hqc.ir import QONNX, location_of, nodes
+from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import MultiThreshold, channel_axis, parameter_of
 
 #: Operators of QONNX and FINN that have no translation, and what to do instead.
@@ -55,10 +57,10 @@ def _rewrite(model: Model, ranks: Ranks, node: Node) -> None:
     elif node.op_type == "FloatQuant":
         rewrite_float_quant(model, node)
     elif MultiThreshold.matches(node):
-        _rows_on_axis_1(ranks, node)
+        _rows_on_axis_1(model, ranks, node)
 
 
-def _rows_on_axis_1(ranks: Ranks, node: Node) -> None:
+def _rows_on_axis_1(model: Model, ranks: Ranks, node: Node) -> None:
     thresholds, x = parameter_of(node, 1), node.inputs[0]
     if x is None or thresholds.ndim != 2 or len(thresholds) == 1:
         return
@@ -73,25 +75,13 @@ def _rows_on_axis_1(ranks: Ranks, node: Node) -> None:
     others = [i for i in range(1, rank) if i != axis]
     there = [0, axis, *others]
     back = [there.index(i) for i in range(rank)]
-    name = str(node.outputs[0].name)
-    before = _transpose(x, there, f"{name}_channels")
-    count = make_node(
-        "MultiThreshold",
-        (before.outputs[0], *(v for v in node.inputs[1:] if v is not None)),
-        like=before.outputs[0],
-        name=f"{name}_counts",
-        attributes={k: v for k, v in node.attributes.items() if k != "data_layout"}
-        | {"data_layout": "NC" + "DHW"[-(rank - 2) :] if rank > 3 else "NCW"},
-        domain=QONNX,
-    )
-    after = _transpose(count.outputs[0], back, name)
-    for made in (before, count, after):
-        set_source(made, str(location_of(node).source or node.name or ""))
-    swap(node, [before, count, after])
-
-
-def _transpose(x: Value, order: list[int], name: str) -> Node:
-    made = make_node("Transpose", (x,), like=x, name=name, attributes={"perm": order})
-    if x.shape is not None:
-        made.outputs[0].shape = onnx_ir.Shape([x.shape[i] for i in order])
-    return made
+    new = NodeBuilder(model.graph, str(node.outputs[0].name), x)
+    before = new.transposed(x, there, "channels")
+    attributes: dict[str, Any] = {k: v for k, v in node.attributes.items() if k != "data_layout"}
+    attributes["data_layout"] = "NC" + "DHW"[-(rank - 2) :] if rank > 3 else "NCW"
+    parameters = [v for v in node.inputs[1:] if v is not None]
+    count = new.add("MultiThreshold", (before, *parameters), "counts", None, QONNX, **attributes)
+    count.shape = before.shape
+    new.transposed(count, back, "")
+    keep_source(new.nodes, node)
+    swap(node, new.nodes)

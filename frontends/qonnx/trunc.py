@@ -20,10 +20,11 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import exact_values
+from hqc.builder import NodeBuilder
 from hqc.diagnostics import HqcError, reject
-from hqc.frontends.onnx.constants import swap
 from hqc.frontends.onnx.grids import signed_bits
-from hqc.ir import Array, add_constant, location_of, make_node, set_source
+from hqc.ir import Array, location_of
+from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import (
     MAX_BITS,
     BipolarQuant,
@@ -118,8 +119,7 @@ def rewrite_trunc(model: Model, node: Node) -> None:
         scale = np.asarray(view.scale * np.float32(float(view.factor)), np.float32)
         steps.quant(Quant(scale, zero, out.bits, out.signed, out.narrow, view.rounding))
         steps.times(np.asarray(view.output_scale / scale, np.float32))
-    for made in steps.nodes:
-        set_source(made, str(location_of(node).source or node.name or ""))
+    keep_source(steps.nodes, node)
     swap(node, steps.nodes)
 
 
@@ -176,14 +176,14 @@ def _codes_that_matter(node: Node, view: Trunc, x: Value) -> tuple[Fraction, Fra
 
 
 class _Steps:
-    """Nodes one after another, the last named after the node that they replace."""
+    """Numbered nodes one after another."""
 
     def __init__(self, model: Model, name: str, x: Value):
-        self._graph, self._name, self._x = model.graph, name, x
-        self.nodes: list[Node] = []
+        self._new, self._x = NodeBuilder(model.graph, name, x), x
+        self.nodes = self._new.nodes
 
     def quant(self, quant: Quant) -> None:
-        self._add(quant.build(self._graph, self._x, self._fresh()))
+        self._x = self._new.apply(quant, self._x, str(len(self.nodes)))
 
     def plus(self, operand: Array) -> None:
         self._binary("Add", operand, 0)
@@ -195,18 +195,8 @@ class _Steps:
         self._binary("Div", operand, 1)
 
     def _binary(self, op: str, operand: Array, neutral: int) -> None:
-        if np.all(operand == neutral):
-            return
-        name = self._fresh()
-        value = add_constant(self._graph, f"{name}_by", np.asarray(operand, np.float32))
-        self._add(make_node(op, (self._x, value), like=self._x, name=name))
-
-    def _fresh(self) -> str:
-        return f"{self._name}_{len(self.nodes)}"
-
-    def _add(self, node: Node) -> None:
-        self.nodes.append(node)
-        self._x = node.outputs[0]
+        if not np.all(operand == neutral):
+            self._x = self._new.by(op, self._x, operand, str(len(self.nodes)))
 
 
 def bounds(value: Value) -> tuple[Fraction, Fraction] | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
-from hqc.ir import Array, add_constant, bypass, constant, derive, nodes, sole_consumer
+from hqc.ir import Array, add_constant, bypass, constant, make_node, nodes, sole_consumer
+from hqc.ir.edits import put_behind
 
 _BY = "quantize"
 _LINEAR = ("MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -153,16 +153,6 @@ def _replace(graph: Graph, linear: Linear, weight: Array, bias: Array, add: Node
         node.replace_input_with(2, value)
         node.attributes.pop("beta", None)
     else:
-        _append_add(graph, node, value)
-
-
-def _append_add(graph: Graph, node: Node, bias: Value) -> None:
-    out = node.outputs[0]
-    users = tuple(out.uses())
-    made = onnx_ir.node("Add", [out, bias], name=f"{node.name or out.name}_add")
-    made.outputs[0].name, made.outputs[0].shape = made.name, out.shape
-    made.outputs[0].type = out.type
-    derive([made], node, _BY)
-    graph.insert_after(node, made)
-    for user, index in users:
-        user.replace_input_with(index, made.outputs[0])
+        out = node.outputs[0]
+        made = make_node("Add", (out, value), like=out, name=f"{node.name or out.name}_add")
+        put_behind(node, made, _BY)

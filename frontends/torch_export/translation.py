@@ -14,8 +14,9 @@ import torch
 from onnx_ir import Graph, Value
 from torch import fx
 
+from hqc.builder import grow
 from hqc.diagnostics import HqcError, Location, reject
-from hqc.ir import QONNX, Array, add_constant, set_source
+from hqc.ir import QONNX, Array, add_constant, make_node
 from hqc.ir.operators import Quant
 from hqc.numerics.types import Rounding
 
@@ -209,10 +210,7 @@ class Builder:
 
     def quantise(self, x: Value, quant: Quant, name: str, node: fx.Node) -> Value:
         """Append a `Quant` node."""
-        made = quant.build(self.graph, x, name)
-        set_source(made, source_of(node))
-        self.graph.append(made)
-        return made.outputs[0]
+        return grow(self.graph, quant.build(self.graph, x, name), source_of(node))
 
     def add(
         self,
@@ -224,18 +222,11 @@ class Builder:
         shape: onnx_ir.Shape | None = None,
     ) -> Value:
         """Append a standard node; its output has the shape of the FX node unless given."""
-        name = self.name_for(node, op)
-        made = onnx_ir.node(op, inputs, attributes or {}, name=name)
-        set_source(made, source_of(node))
-        out = made.outputs[0]
-        out.name = name
-        out.shape = shape if shape is not None else self.shape_of(node)
-        given = [v.dtype for v in inputs if v is not None]
-        dtype = next((d for d in given if d is not None), None)
-        if dtype is not None:
-            out.type = onnx_ir.TensorType(dtype)
-        self.graph.append(made)
-        return out
+        name, given = self.name_for(node, op), [v for v in inputs if v is not None]
+        like = next((v for v in given if v.dtype is not None), given[0])
+        made = make_node(op, inputs, like=like, name=name, attributes=attributes)
+        made.outputs[0].shape = shape if shape is not None else self.shape_of(node)
+        return grow(self.graph, made, source_of(node))
 
 
 def read_quant(builder: Builder, node: fx.Node, args: dict[str, Any]) -> Quant:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.ranges import ChannelRange, fit, forward, value_range
+from hqc.analysis.ranges import ChannelRange, forward, value_range
+from hqc.builder import set_sample_shape, typed_constant
 from hqc.diagnostics import Location, reject
-from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node, set_type
+from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node
 from hqc.ir.operators import Quant, is_power_of_two
 from hqc.ir.windows import Window
 from hqc.numerics.activations import Rectifier
@@ -97,9 +99,7 @@ class Emitter:
         """A typed constant in the float type of the value it meets, where that holds it."""
         double = like.dtype == onnx_ir.DataType.DOUBLE
         array = np.asarray(values, np.float64 if double else np.float32)
-        value = add_constant(self.graph, name, array)
-        set_type(value, fit(np.asarray(values, np.float64)))
-        return value
+        return typed_constant(self.graph, name, array)
 
     def integers(self, name: str, numbers: Sequence[int]) -> Value:
         """A shape, or another list of whole numbers that an operator takes."""
@@ -128,11 +128,8 @@ class Emitter:
         rows = np.abs(np.ldexp(weights, -step.exponent)).reshape(len(weights), -1)
         x = self.widen(x, int(rows.sum(axis=1).max(initial=0) * self._largest(x)).bit_length())
         weight = self.number(f"{node.name}_weight", weights, like=x)
-        attributes = [
-            onnx_ir.AttrInt64(k, v) if isinstance(v, int) else onnx_ir.AttrInt64s(k, v)
-            for k, v in window.attributes().items()
-        ]
-        return self.moved("Conv", (x, weight), x, "", (weights.shape[0], *out), attributes)
+        dims = (weights.shape[0], *out)
+        return self.moved("Conv", (x, weight), x, "", dims, window.attributes())
 
     def reshape(self, x: Value, dims: Sequence[int], suffix: str) -> Value:
         """Elements in order, in another shape per sample."""
@@ -146,17 +143,12 @@ class Emitter:
         like: Value,
         suffix: str,
         dims: Sequence[int],
-        attributes: Sequence[onnx_ir.Attr] = (),
+        attributes: Mapping[str, Any] | None = None,
     ) -> Value:
         """Attach a node whose output has another shape (per sample) than its input."""
         base = self._here.name if self._here is not None else str(like.name)
-        name = f"{base}{suffix}"
-        node = onnx_ir.Node("", op, list(inputs), attributes, name=name)
-        out = node.outputs[0]
-        batch = like.shape[0] if like.shape is not None else "N"
-        out.name, out.shape = name, onnx_ir.Shape((batch, *dims))
-        if like.dtype is not None:
-            out.type = onnx_ir.TensorType(like.dtype)
+        node = make_node(op, inputs, like=like, name=f"{base}{suffix}", attributes=attributes)
+        set_sample_shape(node.outputs[0], dims, like)
         return self.add(node)
 
     def scaled(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
-from onnx_ir import AttrInt64, AttrInt64s, Node, Value
+from onnx_ir import Node, Value
 
 from hqc.analysis.linear import weights_of
 from hqc.analysis.rearrangements import sample_shape
@@ -53,7 +53,7 @@ def lower_by_scale(emitter: Emitter, node: Node, form: Form) -> tuple[Form, Form
     for scale in scales:
         channels = [c for c, a in enumerate(affine.a) if a == scale]
         index = emitter.integers("channels", channels)
-        shape, axis = (len(channels), *dims[1:]), [AttrInt64("axis", 1)]
+        shape, axis = (len(channels), *dims[1:]), {"axis": 1}
         value = emitter.moved("Gather", (form.value, index), form.value, "_part", shape, axis)
         part = Form(value, form.chain.picked(channels))
         parts.append(_weighted(emitter, node, part, channels))
@@ -216,9 +216,9 @@ def lower_maximum(emitter: Emitter, node: Node, form: Form) -> Form:
     taps = Taps.of(node)
     dims = (_channels(value), *taps.shape)
     window = _whole(node) if node.op_type == "GlobalMaxPool" else Window.of(node)
-    attributes = [AttrInt64s(k, v) for k, v in window.attributes().items() if isinstance(v, list)]
-    ceil = [AttrInt64("ceil_mode", 1)] if window.ceil else []
-    out = emitter.moved("MaxPool", (value,), value, "", dims, [*attributes, *ceil])
+    attributes = {k: v for k, v in window.attributes().items() if isinstance(v, list)}
+    ceil = {"ceil_mode": 1} if window.ceil else {}
+    out = emitter.moved("MaxPool", (value,), value, "", dims, attributes | ceil)
     return Form(out, chain)
 
 

@@ -218,7 +218,7 @@ def _emit(emitter: Emitter, node: Node, values: Sequence[Value], fill: float | N
     if node.op_type == "Pad" and len(node.inputs) > 2:
         inputs[2] = emitter.number("fill", fill or 0.0, like=values[0])
     dims = sample_shape(node.outputs[0])
-    return emitter.moved(node.op_type, inputs, values[0], "", dims, tuple(node.attributes.values()))
+    return emitter.moved(node.op_type, inputs, values[0], "", dims, node.attributes)
 
 
 def _repeated(emitter: Emitter, node: Node, value: Value) -> Value:
@@ -231,6 +231,6 @@ def _repeated(emitter: Emitter, node: Node, value: Value) -> Value:
             continue
         dims[axis] = size
         index = emitter.integers(f"rows{axis}", rows.tolist())
-        along = onnx_ir.AttrInt64("axis", axis + 1)
-        value = emitter.moved("Gather", (value, index), value, f"_axis{axis}", dims, (along,))
+        along = {"axis": axis + 1}
+        value = emitter.moved("Gather", (value, index), value, f"_axis{axis}", dims, along)
     return value
