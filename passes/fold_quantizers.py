@@ -9,9 +9,9 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
-from hqc.builder import codes_times_scale, typed_constant
 from hqc.ir import Array, bypass, location_of, nodes, replace_output
 from hqc.ir.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser
+from hqc.pipeline.node_builder import codes_times_scale, typed_constant
 from hqc.pipeline.passes import Outcome, Pass, Remark
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from onnx_ir import Model, Node
 
 from hqc.analysis.semantics import chain_step
-from hqc.builder import NodeBuilder
 from hqc.ir import State, location_of, nodes, replace_output
 from hqc.ir.operators import is_single
 from hqc.numerics.monotone_chain import Affine
+from hqc.pipeline.node_builder import NodeBuilder
 from hqc.pipeline.passes import Outcome, Pass, Remark
 
 

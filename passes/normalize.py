@@ -10,7 +10,7 @@ from onnx_ir import Model, Node
 
 from hqc.ir import bypass, derive, nodes, replace_output
 from hqc.passes.lowering.canonical_forms import respelt, split_into_slices
-from hqc.passes.lowering.hoist_quantisers import hoist_elementwise, hoist_quantisers
+from hqc.passes.lowering.move_elementwise import hoist_elementwise, hoist_quantisers
 from hqc.pipeline.passes import Outcome, Pass
 
 _NO_OPS = frozenset({"Identity", "Dropout"})

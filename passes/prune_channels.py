@@ -14,7 +14,6 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, fit, value_range
 from hqc.analysis.semantics import data_input, exact_values_known
-from hqc.builder import typed_constant
 from hqc.ir import (
     Array,
     State,
@@ -28,6 +27,7 @@ from hqc.ir import (
 from hqc.ir.edits import put_behind
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import SINGLE_BITS
+from hqc.pipeline.node_builder import typed_constant
 from hqc.pipeline.passes import Outcome, Pass, Remark
 
 Mask = npt.NDArray[np.bool_]

@@ -175,7 +175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "hoisted quantiser in front of other padding",
-        "passes/lowering/hoist_quantisers.py",
+        "passes/lowering/move_elementwise.py",
         "(found.fill == 0.0 and _keeps_zero(node))",
         "_keeps_zero(node)",
     ),

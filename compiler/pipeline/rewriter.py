@@ -29,7 +29,6 @@ from onnx_ir import DataType, Graph, Model, Node, Shape, Value
 
 from hqc.analysis import precision_propagation
 from hqc.analysis.ranges import fit
-from hqc.builder import NodeBuilder
 from hqc.ir import (
     Array,
     State,
@@ -43,6 +42,7 @@ from hqc.ir import (
     state_of,
     type_of,
 )
+from hqc.pipeline.node_builder import NodeBuilder
 from hqc.pipeline.passes import Change, Outcome, Pass, Remark
 from hqc.pipeline.patterns import Const, Match, Op, Pattern, Var, match
 from hqc.text.printer import PREFIXES
@@ -97,7 +97,8 @@ def rule(pattern: Op) -> Callable[[RuleFunction], Rule]:
 class Builder:
     """Makes the nodes that take the place of one; they enter the graph only if they are used.
 
-    What rules and plug-ins see of `hqc.builder.NodeBuilder`: names and shapes are not their affair.
+    What rules and plug-ins see of `hqc.pipeline.node_builder.NodeBuilder`: names and shapes are
+    not their affair.
     """
 
     def __init__(self, graph: Graph, root: Node, typed: bool):

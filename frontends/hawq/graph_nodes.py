@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Value
 
-from hqc.builder import grow, set_sample_shape
 from hqc.frontends.hawq.fixed_point import Array, Single
 from hqc.frontends.hawq.rescaling import Form, Stage, Thresholds
 from hqc.ir import QONNX, add_constant, make_node
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.numerics.types import Codes, Rounding
+from hqc.pipeline.node_builder import grow, set_sample_shape
 
 OPSET = 17
 BATCH = "batch"

@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.builder import NodeBuilder
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.constants import evaluate
 from hqc.frontends.onnx.grids import chain, saturating
@@ -17,6 +16,7 @@ from hqc.frontends.onnx.shapes import Ranks
 from hqc.ir import Array, constant, fresh_name, location_of, make_node
 from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import check_scale
+from hqc.pipeline.node_builder import NodeBuilder
 
 _INTEGER = re.compile(r"(U?)INT(\d+)")
 

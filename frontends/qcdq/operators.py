@@ -13,7 +13,6 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from hqc.builder import NodeBuilder
 from hqc.diagnostics import reject
 from hqc.frontends.onnx.grids import along, on_grid
 from hqc.frontends.qcdq.codes import (
@@ -26,6 +25,7 @@ from hqc.frontends.qcdq.codes import (
     storage_type,
 )
 from hqc.ir import Array, location_of, make_node
+from hqc.pipeline.node_builder import NodeBuilder
 
 _ONE, _ZERO = np.ones((), np.float32), np.zeros((), np.int64)
 

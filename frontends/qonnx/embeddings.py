@@ -16,11 +16,11 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
-from hqc.builder import NodeBuilder, codes_times_scale
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of, nodes, replace_output, sole_consumer
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.numerics.types import Rounding
+from hqc.pipeline.node_builder import NodeBuilder, codes_times_scale
 from hqc.pipeline.passes import Remark
 
 #: Rows beyond this are no comparators.

@@ -16,13 +16,13 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import round_float
-from hqc.builder import NodeBuilder
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.grids import on_grid
 from hqc.ir import Array, constant, location_of
 from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import MultiThreshold, check_scale, parameter_of, rounding_of
 from hqc.numerics.types import Rounding
+from hqc.pipeline.node_builder import NodeBuilder
 
 #: Codes of constants; thresholds of computed tensors.
 MAX_CODE, MAX_THRESHOLDS = 1 << 22, 1024

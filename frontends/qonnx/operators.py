@@ -6,7 +6,6 @@ from typing import Any
 
 from onnx_ir import Model, Node
 
-from hqc.builder import NodeBuilder
 from hqc.diagnostics import Diagnostic, HqcError, reject
 from hqc.frontends.onnx.shapes import Ranks
 from hqc.frontends.qonnx.float_quant import rewrite_float_quant
@@ -14,6 +13,7 @@ from hqc.frontends.qonnx.trunc import rewrite_trunc
 from hqc.ir import QONNX, location_of, nodes
 from hqc.ir.edits import keep_source, swap
 from hqc.ir.operators import MultiThreshold, channel_axis, parameter_of
+from hqc.pipeline.node_builder import NodeBuilder
 
 #: Operators of QONNX and FINN that have no translation, and what to do instead.
 _REFUSED = {

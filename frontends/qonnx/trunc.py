@@ -20,7 +20,6 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.semantics import exact_values
-from hqc.builder import NodeBuilder
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.grids import signed_bits
 from hqc.ir import Array, location_of
@@ -36,6 +35,7 @@ from hqc.ir.operators import (
     rounding_of,
 )
 from hqc.numerics.types import Rounding
+from hqc.pipeline.node_builder import NodeBuilder
 
 _ONE, _NONE = np.ones((), np.float32), np.zeros((), np.int64)
 

@@ -14,11 +14,11 @@ import torch
 from onnx_ir import Graph, Value
 from torch import fx
 
-from hqc.builder import grow
 from hqc.diagnostics import HqcError, Location, reject
 from hqc.ir import QONNX, Array, add_constant, make_node
 from hqc.ir.operators import Quant
 from hqc.numerics.types import Rounding
+from hqc.pipeline.node_builder import grow
 
 #: Standard opset of translated graphs.
 OPSET = 17

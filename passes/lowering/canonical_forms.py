@@ -10,9 +10,9 @@ from onnx_ir import Node
 
 from hqc.analysis.rearrangements import sample_shape
 from hqc.analysis.semantics import exact_values_known
-from hqc.builder import NodeBuilder
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of
+from hqc.pipeline.node_builder import NodeBuilder
 
 _REDUCTIONS = {
     "ReduceMean": "GlobalAveragePool",

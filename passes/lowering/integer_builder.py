@@ -13,7 +13,6 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.ranges import ChannelRange, forward, value_range
-from hqc.builder import set_sample_shape, typed_constant
 from hqc.diagnostics import Location, reject
 from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node
 from hqc.ir.operators import Quant, is_power_of_two
@@ -21,6 +20,7 @@ from hqc.ir.windows import Window
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Affine, Chain, Step
 from hqc.numerics.types import DOUBLE_BITS, SINGLE_BITS
+from hqc.pipeline.node_builder import set_sample_shape, typed_constant
 
 #: A bias may be finer than the accumulator's step by this many bits and still be added to it.
 FINER_BITS = 8

@@ -17,9 +17,9 @@ from onnx_ir import Model, Node, Value
 
 from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement
 from hqc.analysis.semantics import data_input, exact_values_known
-from hqc.builder import NodeBuilder
 from hqc.ir import add_constant, bypass, constant, derive, nodes, sole_consumer
 from hqc.ir.operators import BipolarQuant, Quant
+from hqc.pipeline.node_builder import NodeBuilder
 
 _UNARY = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"})
 _BINARY = frozenset({"Add", "Sub", "Mul", "Div"})

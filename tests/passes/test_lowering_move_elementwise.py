@@ -15,7 +15,7 @@ from hqc.equivalence.samples import generate
 from hqc.equivalence.translation_validation import against_oracle, compare
 from hqc.execution.fast import Fast
 from hqc.execution.reference import Reference
-from hqc.passes.lowering.hoist_quantisers import hoist_elementwise
+from hqc.passes.lowering.move_elementwise import hoist_elementwise
 from hqc.pipeline.registry import Registry
 
 SCALES = np.float32([0.11, 0.07, 0.13, 0.05])
