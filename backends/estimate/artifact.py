@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hqc.artifact import Artifact
+from hqc.artifact.assemble import add_to_report
 from hqc.artifact.report_file import read_report
 from hqc.backends.estimate.estimate import Estimate, estimate_project
 from hqc.backends.estimate.measure import TIMEOUT
 from hqc.backends.estimate.parts import RECORD
 from hqc.diagnostics.events import Watch, ignore, stage
 from hqc.pipeline.backend import BackendOptions
-
-if TYPE_CHECKING:
-    from hqc.artifact import Artifact
 
 __all__ = ["REPORT_KEY", "estimate", "estimate_artifact"]
 
@@ -49,8 +47,6 @@ def estimate(
             valid; HQC432, no usable Liberty file; HQC433, a run took too long; HQC434, unknown
             target; HQC401, HQC421, the model has no RTL.
     """
-    from hqc.artifact import Artifact
-
     artifact = Artifact.open(directory)
     return estimate_artifact(artifact, target, clock_ns, flat=flat, timeout=timeout, watch=watch)
 
@@ -65,8 +61,6 @@ def estimate_artifact(
     watch: Watch,
 ) -> Estimate:
     """As `estimate`, of an open directory."""
-    from hqc.artifact.assemble import add_to_report
-
     report = read_report(artifact.path)
     with tempfile.TemporaryDirectory(prefix="hqc-rtl-") as scratch:
         project = artifact.path / "project"

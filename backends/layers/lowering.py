@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from onnx_ir import Node, Value
@@ -32,20 +32,18 @@ from hqc.backends.layers.layers import (
 )
 from hqc.backends.layers.layout import hardware_index
 from hqc.backends.layers.lookup_tables import cheaper
+from hqc.backends.walk import Walk, quantiser_type
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window
 from hqc.numerics.types import FixedType, Range
-
-if TYPE_CHECKING:
-    from hqc.backends.layers.network import Reader
 
 _ONE = FixedType(False, 1, 1)
 #: Spatial axes of the windows that hardware has.
 _SPATIAL = (1, 2)
 
 
-def lower(reader: Reader, node: Node) -> None:
+def lower(walk: Walk, node: Node) -> None:
     """Add the layer of a node, joined with the nodes behind it that the layer also does.
 
     Raises:
@@ -53,13 +51,13 @@ def lower(reader: Reader, node: Node) -> None:
         HqcError: HQC102, HQC104, its parameters make no sense or are not known.
     """
     if is_movement(node):
-        _rearrange(reader, node)
+        _rearrange(walk, node)
     elif node.domain == "" and node.op_type in _LOWER:
-        _LOWER[node.op_type](reader, node)
+        _LOWER[node.op_type](walk, node)
     elif Quant.matches(node):
-        _cast(reader, node)
+        _cast(walk, node)
     elif MultiThreshold.matches(node):
-        _threshold(reader, node)
+        _threshold(walk, node)
     else:
         raise Illegal(
             f"{node.op_type} has no hardware layer",
@@ -71,8 +69,8 @@ def lower(reader: Reader, node: Node) -> None:
 # --- sums of products -----------------------------------------------------------------------
 
 
-def _dense(reader: Reader, node: Node) -> None:
-    x = reader.source(node.inputs[0])
+def _dense(walk: Walk, node: Node) -> None:
+    x = walk.source(node.inputs[0])
     weight = read_constant(node.inputs[1], "the weight")
     shape = _shape(node.inputs[0])
     if weight.codes.ndim != 2 or len(shape) != 1:
@@ -83,16 +81,16 @@ def _dense(reader: Reader, node: Node) -> None:
     n_in, n_out = weight.codes.shape
     if x.size != n_in:
         raise Illegal(f"MatMul of {x.size} elements by {weight.codes.shape}")
-    bias, value, after = _bias(reader, node, n_out)
-    accum = accumulator(reader.ranges[x.name], weight, bias)
+    bias, value, after = _bias(walk, node, n_out)
+    accum = accumulator(walk.ranges[x.name], weight, bias)
     result = accum if _quantised(after) else result_type(value)
     where = location_of(node)
     layer = Dense("", (x.name,), (n_out,), result, where, weight=weight, bias=bias, accum=accum)
-    reader.finish(layer, value, after)
+    walk.finish(layer, value, after)
 
 
-def _conv(reader: Reader, node: Node) -> None:
-    x = reader.source(node.inputs[0])
+def _conv(walk: Walk, node: Node) -> None:
+    x = walk.source(node.inputs[0])
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         raise Illegal("Conv with a bias input", helps=("run the default pipeline, which adds it",))
     weight = read_constant(node.inputs[1], "the weight")
@@ -104,9 +102,9 @@ def _conv(reader: Reader, node: Node) -> None:
             f"Conv of {shape[0]} channels in {window.group} groups by {weight.codes.shape}"
         )
     held = weight.codes.reshape(n_out, n_in, *sliding.kernel).transpose(2, 3, 1, 0)
-    bias, value, after = _bias(reader, node, n_out)
+    bias, value, after = _bias(walk, node, n_out)
     flat = replace(weight, codes=held.reshape(-1, n_out))
-    accum = accumulator(reader.ranges[x.name], flat, bias)
+    accum = accumulator(walk.ranges[x.name], flat, bias)
     layer = Conv(
         "",
         (x.name,),
@@ -119,20 +117,20 @@ def _conv(reader: Reader, node: Node) -> None:
         sliding=sliding,
         group=window.group,
     )
-    reader.finish(layer, value, after)
+    walk.finish(layer, value, after)
 
 
-def _bias(reader: Reader, node: Node, n_out: int) -> tuple[Constant, Value, Node | None]:
+def _bias(walk: Walk, node: Node, n_out: int) -> tuple[Constant, Value, Node | None]:
     """The bias that follows a sum of products, 0 if none does, and what follows then."""
-    value, after = reader.follow(node.outputs[0])
+    value, after = walk.follow(node.outputs[0])
     if after is None or after.op_type != "Add" or (side := _constant_side(after)) is None:
         return Constant(np.zeros(n_out, np.int64), _ONE), value, after
     given = read_constant(after.inputs[side], "the bias")
     bias = bias_codes(given, n_out, _shape(value))
     if bias is None:  # it differs within a channel: a layer of its own
         return Constant(np.zeros(n_out, np.int64), _ONE), value, after
-    reader.done.add(id(after))
-    return bias, *reader.follow(after.outputs[0])
+    walk.done.add(id(after))
+    return bias, *walk.follow(after.outputs[0])
 
 
 def _sliding(node: Node, window: Window) -> Sliding:
@@ -161,17 +159,17 @@ def _sliding(node: Node, window: Window) -> Sliding:
 # --- element by element ---------------------------------------------------------------------
 
 
-def _requantise(reader: Reader, node: Node) -> None:
+def _requantise(walk: Walk, node: Node) -> None:
     side = _constant_side(node)
     if side is None:
-        _merge(reader, node)
+        _merge(walk, node)
         return
-    x = reader.source(node.inputs[1 - side])
+    x = walk.source(node.inputs[1 - side])
     first = read_constant(node.inputs[side], f"the {node.op_type} constant")
     shape = _shape(node.inputs[1 - side])
     scale = Constant(np.ones(1, np.int64), _ONE)
     bias = Constant(np.zeros(1, np.int64), _ONE)
-    value, after = reader.follow(node.outputs[0])
+    value, after = walk.follow(node.outputs[0])
     if node.op_type == "Add":
         bias = first
     else:
@@ -179,48 +177,48 @@ def _requantise(reader: Reader, node: Node) -> None:
         offset = _constant_side(after) if after is not None and after.op_type == "Add" else None
         if after is not None and offset is not None and _shape(value) == shape:
             bias = read_constant(after.inputs[offset], "the offset")
-            reader.done.add(id(after))
-            value, after = reader.follow(after.outputs[0])
+            walk.done.add(id(after))
+            value, after = walk.follow(after.outputs[0])
     scale, bias = together(scale, bias, shape)
     result = x.result if _quantised(after) else result_type(value)
     where = location_of(node)
     layer = Requantise("", (x.name,), x.shape, result, where, scale=scale, bias=bias)
-    reader.finish(layer, value, after)
+    walk.finish(layer, value, after)
 
 
-def _merge(reader: Reader, node: Node) -> None:
-    x, y = reader.source(node.inputs[0]), reader.source(node.inputs[1])
+def _merge(walk: Walk, node: Node) -> None:
+    x, y = walk.source(node.inputs[0]), walk.source(node.inputs[1])
     shapes = [_shape(value) for value in node.inputs]
     if shapes[0] != shapes[1]:
         raise Illegal(
             f"{node.op_type} of {shapes[0]} and {shapes[1]}: merging does not broadcast",
             helps=("expand the smaller one first",),
         )
-    value, after = reader.follow(node.outputs[0])
+    value, after = walk.follow(node.outputs[0])
     result = x.result if _quantised(after) else result_type(value)
     function: Literal["add", "multiply"] = "add" if node.op_type == "Add" else "multiply"
     names = (x.name, y.name)
     layer = Merge("", names, x.shape, result, location_of(node), function=function)
-    reader.finish(layer, value, after)
+    walk.finish(layer, value, after)
 
 
-def _relu(reader: Reader, node: Node) -> None:
-    x = reader.source(node.inputs[0])
-    value, after = reader.follow(node.outputs[0])
+def _relu(walk: Walk, node: Node) -> None:
+    x = walk.source(node.inputs[0])
+    value, after = walk.follow(node.outputs[0])
     result = x.result.exact() if _quantised(after) else result_type(value)
     layer = Activation("", (x.name,), x.shape, result, location_of(node), function="relu")
-    reader.finish(layer, value, after)
+    walk.finish(layer, value, after)
 
 
-def _cast(reader: Reader, node: Node) -> None:
-    x = reader.source(node.inputs[0])
+def _cast(walk: Walk, node: Node) -> None:
+    x = walk.source(node.inputs[0])
     type_ = quantiser_type(node)
     layer = Activation("", (x.name,), x.shape, type_, location_of(node), function="cast")
-    reader.add(layer, node.outputs[0])
+    walk.add(layer, node.outputs[0])
 
 
-def _threshold(reader: Reader, node: Node) -> None:
-    x = reader.source(node.inputs[0])
+def _threshold(walk: Walk, node: Node) -> None:
+    x = walk.source(node.inputs[0])
     view = MultiThreshold.read(node)
     if view.out_scale != 1 or view.out_bias != int(view.out_bias):
         raise Illegal(
@@ -240,14 +238,14 @@ def _threshold(reader: Reader, node: Node) -> None:
     thresholds = Constant(codes, type_)
     where = location_of(node)
     layer = Threshold("", (x.name,), x.shape, result, where, thresholds=thresholds, bias=bias)
-    reader.add(cheaper(layer, x.result, reader.ranges[x.name]), node.outputs[0])
+    walk.add(cheaper(layer, x.result, walk.ranges[x.name]), node.outputs[0])
 
 
 # --- windows and rearrangements ---------------------------------------------------------------
 
 
-def _max_pool(reader: Reader, node: Node) -> None:
-    x = reader.source(node.inputs[0])
+def _max_pool(walk: Walk, node: Node) -> None:
+    x = walk.source(node.inputs[0])
     if len(node.outputs) > 1:
         raise Illegal("MaxPool with indices", helps=("use its first output only",))
     window = Window.of(node)
@@ -255,17 +253,17 @@ def _max_pool(reader: Reader, node: Node) -> None:
     taps = window.taps(_shape(node.inputs[0])[1:])
     if not np.all((taps >= 0).any(axis=1)):
         raise Illegal("a window of this MaxPool lies in the padding", helps=("pad less",))
-    value, after = reader.follow(node.outputs[0])
+    value, after = walk.follow(node.outputs[0])
     result = x.result.exact() if _quantised(after) else result_type(value)
     channels = _shape(node.inputs[0])[0]
     where = location_of(node)
     layer = MaxPool("", (x.name,), (), result, where, sliding=sliding, channels=channels)
-    reader.finish(layer, value, after)
+    walk.finish(layer, value, after)
 
 
-def _rearrange(reader: Reader, node: Node) -> None:
+def _rearrange(walk: Walk, node: Node) -> None:
     found = movement(node)
-    sources = [reader.source(value) for value in found.sources]
+    sources = [walk.source(value) for value in found.sources]
     index = hardware_index(found, [_shape(value) for value in found.sources])
     value = node.outputs[0]
     result = result_type(value)
@@ -281,10 +279,10 @@ def _rearrange(reader: Reader, node: Node) -> None:
     names, sizes = tuple(x.name for x in sources), tuple(x.size for x in sources)
     where = location_of(node)
     layer = Rearrange("", names, (), result, where, sizes=sizes, index=index, fill=fill)
-    reader.add(layer, value)
+    walk.add(layer, value)
 
 
-_LOWER: dict[str, Callable[[Reader, Node], None]] = {
+_LOWER: dict[str, Callable[[Walk, Node], None]] = {
     "MatMul": _dense,
     "Conv": _conv,
     "Mul": _requantise,
@@ -302,25 +300,6 @@ OPERATORS = (
 
 
 # --- reading nodes --------------------------------------------------------------------------
-
-
-def quantiser_type(node: Node) -> FixedType:
-    """The hardware type of a Quant node.
-
-    Raises:
-        Illegal: it has none.
-    """
-    view = Quant.read(node)
-    if view.fixed_type is None:
-        raise Illegal(
-            "this Quant has no hardware type",
-            notes=(
-                "a type has one power-of-two step, zero point 0, a rounding mode that "
-                "ap_fixed and ac_fixed know, and a two's-complement or symmetric range",
-            ),
-            helps=("run the default pipeline, which lowers scales, zero points and roundings",),
-        )
-    return view.fixed_type
 
 
 def result_type(value: Value) -> FixedType:

@@ -7,22 +7,18 @@ takes. Which layer a node becomes stands in `hqc.backends.layers.lowering`.
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
-from onnx_ir import DataType, Model, Node, Value
+from onnx_ir import Model, Node
 
 from hqc.analysis.partition import Partition
-from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import is_movement
 from hqc.analysis.semantics import is_pass_through
 from hqc.backends.layers.constants import Illegal, c_name
 from hqc.backends.layers.layers import Activation, Input, Layer, Network
-from hqc.backends.layers.layout import hardware_index, hardware_shape, is_identity, simplify
-from hqc.backends.layers.lowering import OPERATORS, lower, quantiser_type
+from hqc.backends.layers.layout import hardware_shape, simplify
+from hqc.backends.layers.lowering import OPERATORS, lower
+from hqc.backends.walk import Skip, Walk, changes_nothing
 from hqc.diagnostics import Diagnostic, HqcError, Location
-from hqc.ir import location_of, range_of
-from hqc.ir.operators import Quant
-from hqc.numerics.types import Range
+from hqc.ir import location_of
 
 __all__ = ["OPERATORS", "Reader", "read_network"]
 
@@ -40,21 +36,11 @@ def read_network(model: Model, partition: Partition) -> Network:
     return network
 
 
-class _Skip(Exception):
-    """The node reads one that was already reported."""
-
-
-class Reader:
+class Reader(Walk):
     """One pass over the core; `found` collects what is wrong with it."""
 
     def __init__(self, partition: Partition) -> None:
-        self.partition = partition
-        self.core = frozenset(id(node) for node in partition.core)
-        self.ports = frozenset(port.name for port in partition.outputs)
-        self.layers: dict[str, Layer] = {}
-        self.layer_of: dict[str, str] = {}
-        self.ranges: dict[str, Range] = {}
-        self.done: set[int] = set()
+        super().__init__(partition)
         self.found: list[Diagnostic] = []
 
     def read(self) -> Network:
@@ -71,7 +57,7 @@ class Reader:
             except HqcError as error:
                 self.found.extend(error.diagnostics)
                 self._poison(node)
-            except _Skip:
+            except Skip:
                 self._poison(node)
         return self._finish_ports(inputs)
 
@@ -128,73 +114,11 @@ class Reader:
 
     # --- walking ----------------------------------------------------------------------------
 
-    def source(self, value: Value | None) -> Layer:
-        """The layer that computes a value.
-
-        Raises:
-            Illegal: the hardware does not hold it.
-        """
-        name = self.layer_of.get(str(value.name)) if value is not None else None
-        if name is None:
-            raise Illegal(
-                f"it reads {value.name if value else 'nothing'}, which the hardware does not hold",
-                notes=("hardware values begin at an input quantiser",),
-            )
-        if not name:
-            raise _Skip
-        return self.layers[name]
-
-    def follow(self, value: Value) -> tuple[Value, Node | None]:
-        """The next node that computes, past those that change nothing in hardware."""
-        node = self._next(value)
-        while node is not None and _changes_nothing(node):
-            self.done.add(id(node))
-            value = node.outputs[0]
-            node = self._next(value)
-        return value, node
-
-    def _next(self, value: Value) -> Node | None:
-        """The one core node that uses a value; None if it is a port or has other users."""
-        uses = value.uses()
-        if len(uses) != 1 or value.is_graph_output() or value.name in self.ports:
-            return None
-        user = next(iter(uses)).node
-        return user if id(user) in self.core else None
-
-    def finish(self, layer: Layer, value: Value, node: Node | None) -> None:
-        """Add a layer whose result is `value`, joined with the quantiser that follows, if any."""
-        if node is not None and Quant.matches(node):
-            layer = replace(layer, result=quantiser_type(node))
-            self.done.add(id(node))
-            value = node.outputs[0]
-        self.add(layer, value)
-
-    def add(self, layer: Layer, value: Value) -> None:
-        """Add a layer under a name of its own; its shape is that of `value`."""
-        name = f"l{len(self.layers)}_{c_name(str(value.name))}"
-        self.layers[name] = replace(layer, name=name, shape=hardware_shape(sample_shape(value)))
-        self.layer_of[str(value.name)] = name
-        self.ranges[name] = range_of(value) or layer.result.limits
-
     def _node(self, node: Node) -> None:
         if not is_pass_through(node) or is_movement(node):
             lower(self, node)
             return
         source = self.source(node.inputs[0])
-        if not _changes_nothing(node):
+        if not changes_nothing(node):
             raise Illegal(f"this {node.op_type} changes values or mixes samples")
         self.layer_of[str(node.outputs[0].name)] = source.name
-
-
-def _changes_nothing(node: Node) -> bool:
-    """Whether each sample's elements stay as they are, where the hardware holds them."""
-    if is_movement(node):
-        found = movement(node)
-        if len(found.sources) != 1:
-            return False
-        shape = sample_shape(found.sources[0])
-        return is_identity(hardware_index(found, [shape]), math.prod(shape))
-    if node.op_type == "Cast":
-        to = node.attributes["to"].as_int()
-        return to in (int(DataType.FLOAT), int(DataType.DOUBLE))
-    return is_pass_through(node)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from onnx_ir import Model
@@ -20,13 +20,10 @@ from hqc.diagnostics import Exit, HqcError, reject
 from hqc.diagnostics.events import Watch, ignore
 from hqc.equivalence import bit_exactness
 from hqc.ir import Array, Boundary, array_files, boundaries, load
-from hqc.pipeline.backend import Backend, Emulator
+from hqc.pipeline.backend import Backend, Emulator, Estimate
 from hqc.pipeline.options import closest, usage
 from hqc.pipeline.plugin_guard import emulate, guarded, proven_by
-from hqc.pipeline.registry import Registry
-
-if TYPE_CHECKING:
-    from hqc.backends.estimate.estimate import Estimate
+from hqc.pipeline.registry import Registry, estimator
 
 #: What runs any directory; the name of a directory's own backend is its emulation, too.
 ENGINES = ("emulation", "exact")
@@ -264,9 +261,7 @@ class Artifact:
         watch: Watch = ignore,
     ) -> Estimate:
         """Area and delay by open tools, added to `report.json`; see `hqc.estimate`."""
-        from hqc.backends.estimate.artifact import estimate_artifact
-
-        return estimate_artifact(self, target, clock_ns, flat=flat, timeout=timeout, watch=watch)
+        return estimator()(self, target, clock_ns, flat=flat, timeout=timeout, watch=watch)
 
     def stored_inputs(self) -> dict[str, array_files.Floats]:
         """The inputs of the stored vectors.

@@ -23,8 +23,11 @@ def estimate_command(options: Namespace, console: Console) -> Result:
     """`hqc estimate`."""
     if options.quick:
         return predict(options, console)
+    from hqc.backends.estimate.artifact import estimate_artifact
+
     artifact = Artifact.open(options.directory)
-    found = artifact.estimate(
+    found = estimate_artifact(
+        artifact,
         options.target,
         options.clock,
         flat=options.flat,

@@ -127,6 +127,25 @@ class Emulator(Protocol):
         """Codes of each output port for codes of each input port, one call for the whole batch."""
 
 
+class Estimate(Protocol):
+    """What open tools make of a project: see `hqc.backends.estimate`."""
+
+    @property
+    def key(self) -> str:
+        """What it is called in `report.json`."""
+
+    @property
+    def total(self) -> Any:
+        """The figures of the whole design."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the figures are and are not, one sentence each."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `report.json`."""
+
+
 class Prepared(Protocol):
     """A model made ready for a backend to write, or what keeps it from being written."""
 

@@ -23,7 +23,7 @@ from hqc.pipeline.user_code import load
 from hqc.text import Step
 
 if TYPE_CHECKING:
-    from hqc.pipeline.backend import Backend
+    from hqc.pipeline.backend import Backend, Estimate
     from hqc.pipeline.extensions import Operator
 
 Frontend = Callable[..., Any]
@@ -49,6 +49,8 @@ _FRONTENDS = {
     "torch": "hqc.frontends.torch_export:from_torch",
     "brevitas": "hqc.frontends.torch_export.brevitas:from_brevitas",
 }
+#: What estimates any compiled directory, whatever backend wrote it.
+_ESTIMATOR = "hqc.backends.estimate.artifact:estimate_artifact"
 
 
 #: What a backend has; see `hqc.pipeline.backend.Backend`.
@@ -260,6 +262,12 @@ class Registry:
             return pass_(**options)
         except (TypeError, ValueError) as error:  # a missing option, or one the pass objects to
             raise reject("HQC301", f"{step}: {error}", exit_=Exit.USAGE) from error
+
+
+def estimator() -> Callable[..., Estimate]:
+    """What estimates a compiled directory by open tools; its module is imported here."""
+    found: Callable[..., Estimate] = _object(_ESTIMATOR)
+    return found
 
 
 def _is_pass_of(found: object, module: str) -> bool:
