@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
+from hqc.backends.common import LayerBackend
 from hqc.backends.hls4ml.emulation import CompiledEmulator, compile_emulator
 from hqc.backends.hls4ml.model_graph import Flavour
 from hqc.backends.hls4ml.project import write_project
 from hqc.backends.hls4ml.readback import compare
 from hqc.backends.hls4ml.streams import streamed, unread_ports
 from hqc.backends.hls4ml.vendor_limits import too_large
-from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
-from hqc.backends.layers.network import OPERATORS, read_network
+from hqc.backends.layers import Network
+from hqc.backends.layers.network import read_network
 from hqc.diagnostics import Diagnostic, HqcError
-from hqc.numerics.types import INT64_BITS
-from hqc.pipeline.backend import (
-    BackendOptions,
-    Batch,
-    Capabilities,
-    Emission,
-    impossible_pace,
-    wide_ports,
-)
+from hqc.pipeline.backend import BackendOptions, Batch, Emission
 
-_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 #: Names that the generated sources use themselves, beside C++'s own.
 _TAKEN = re.compile(
     r"[wbstf]\d+|config\d+|layer\d+\w*|in\d+_\w*|\w+_t|main|nnet|std|hls|defines|parameters|weights"
@@ -42,42 +34,26 @@ _TAKEN = re.compile(
 
 
 @dataclass(frozen=True)
-class Hls4mlBackend:
+class Hls4mlBackend(LayerBackend):
     """Base of the hls4ml backends; subclasses add the vendor's build."""
 
-    name: str
-    summary: str
-    flavour: Flavour
-    default_part: str
-    technologies: tuple[str, ...] = field(default=("fpga",))
-    options: tuple[str, ...] = ("part", "technology", "clock_ns", "reuse_factor", "strategy", "io")
-    own_options: type[Any] | None = None
-    legalise: str = ""
+    flavour: ClassVar[Flavour]
+    default_part: ClassVar[str]
+    language: ClassVar[str | None] = "C++"
+    options: ClassVar[tuple[str, ...]] = (
+        *("part", "technology", "clock_ns", "reuse_factor", "strategy", "io"),
+    )
+    io: ClassVar[tuple[str, ...]] = ("io_parallel", "io_stream")
+    strategies: ClassVar[tuple[str, ...]] = ("latency", "resource")
+    technologies: ClassVar[tuple[str, ...]] = ("fpga",)
 
-    def capabilities(self) -> Capabilities:
-        """What this backend can emit."""
-        return Capabilities(
-            operators=OPERATORS,
-            roundings=ROUNDINGS,
-            overflows=OVERFLOWS,
-            io=("io_parallel", "io_stream"),
-            strategies=("latency", "resource"),
-            technologies=self.technologies,
-            options=self.options,
-            port_bits=INT64_BITS,
-            constant_bits=CONSTANT_BITS,
-        )
+    def is_taken(self, project: str) -> bool:
+        """Whether the generated sources, or C++, use a name themselves."""
+        return _TAKEN.fullmatch(project) is not None
 
-    def check(
-        self, model: Model, partition: Partition, options: BackendOptions
-    ) -> list[Diagnostic]:
-        """Everything that keeps this backend from emitting the model; empty if it can."""
-        found = [*self._check_options(options), *wide_ports(partition, INT64_BITS)]
-        try:
-            network = read_network(model, partition)
-        except HqcError as error:
-            return [*found, *error.diagnostics]
-        return [*found, *(unread_ports(network) if options.io == "io_stream" else ())]
+    def unwritable(self, network: Network, options: BackendOptions) -> list[Diagnostic]:
+        """Ports that nothing reads, where they are streams."""
+        return unread_ports(network) if options.io == "io_stream" else []
 
     def emit(
         self,
@@ -114,31 +90,9 @@ class Hls4mlBackend:
         return streamed(network) if options.io == "io_stream" else network
 
     def complete(self, options: BackendOptions) -> BackendOptions:
-        """Options with this backend's defaults in place of None.
-
-        A project name that the sources use themselves gets the suffix `_top`.
-        """
-        project = options.project + ("_top" if _TAKEN.fullmatch(options.project) else "")
-        return replace(options, project=project, part=options.part or self.default_part)
+        """Options with this backend's defaults in place of None (see the base)."""
+        return replace(super().complete(options), part=options.part or self.default_part)
 
     def emulator(self, directory: Path, partition: Partition) -> CompiledEmulator:
         """The emulation of an emitted project, compiled or from the cache."""
         return compile_emulator(directory, partition)
-
-    def _check_options(self, options: BackendOptions) -> list[Diagnostic]:
-        able = self.capabilities()
-        found = []
-        choices = (
-            ("io", options.io, able.io),
-            ("strategy", options.strategy, able.strategies),
-            ("technology", options.technology, able.technologies),
-        )
-        for what, given, known in choices:
-            if given not in known:
-                message = f"{self.name} has no {what} {given!r}"
-                helps = (f"known: {', '.join(known)}",)
-                found.append(Diagnostic("HQC401", message, helps=helps))
-        if not _IDENTIFIER.fullmatch(options.project):
-            message = f"project name {options.project!r} is not a C++ identifier"
-            found.append(Diagnostic("HQC401", message, helps=("use letters and digits",)))
-        return [*found, *impossible_pace(options)]

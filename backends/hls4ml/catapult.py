@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from onnx_ir import Model
 
@@ -21,16 +21,16 @@ from hqc.pipeline.backend import BackendOptions
 class Catapult(Hls4mlBackend):
     """`ac_fixed` C++ for Catapult."""
 
-    name: str = "catapult"
-    summary: str = "FPGAs and ASICs, C++ for Siemens Catapult through hls4ml"
-    flavour: Flavour = CATAPULT
-    default_part: str = "xcku115-flvb2104-2-i"
-    technologies: tuple[str, ...] = ("fpga", "asic")
-    options: tuple[str, ...] = (
+    name: ClassVar[str] = "catapult"
+    summary: ClassVar[str] = "FPGAs and ASICs, C++ for Siemens Catapult through hls4ml"
+    flavour: ClassVar[Flavour] = CATAPULT
+    default_part: ClassVar[str] = "xcku115-flvb2104-2-i"
+    technologies: ClassVar[tuple[str, ...]] = ("fpga", "asic")
+    options: ClassVar[tuple[str, ...]] = (
         *("part", "technology", "libraries", "clock_ns", "reuse_factor", "strategy", "io"),
     )
-    default_libraries: str = "nangate-45nm_beh"
-    own_options: type[Any] | None = CatapultOptions
+    default_libraries: ClassVar[str] = "nangate-45nm_beh"
+    own_options: ClassVar[type[Any] | None] = CatapultOptions
 
     def check(
         self, model: Model, partition: Partition, options: BackendOptions

@@ -55,11 +55,6 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
-def own_options(options: BackendOptions) -> CatapultOptions:
-    """The backend's own options among all of them."""
-    return options.own if isinstance(options.own, CatapultOptions) else CatapultOptions()
-
-
 def check_names(options: BackendOptions) -> list[Diagnostic]:
     """What must not go into a script: names that are none, no library, more jitter than period."""
     found = []
@@ -71,7 +66,7 @@ def check_names(options: BackendOptions) -> list[Diagnostic]:
         message = f"{wrong[0]!r} is no name of a {what}" if wrong else "no library is named"
         helps = ("such as nangate-45nm_beh", "several are separated by commas") if asic else ()
         found.append(Diagnostic("HQC401", message, helps=helps))
-    if own_options(options).clock_uncertainty >= options.clock_ns:
+    if options.own_as(CatapultOptions).clock_uncertainty >= options.clock_ns:
         message = f"the clock's uncertainty is not less than its period of {options.clock_ns:g} ns"
         found.append(Diagnostic("HQC401", message))
     return found
@@ -162,7 +157,7 @@ def script(network: Network, options: BackendOptions) -> str:
         network: decides whether the main loop can be pipelined.
         options: complete, and without what `check_names` finds.
     """
-    own = own_options(options)
+    own = options.own_as(CatapultOptions)
     if options.technology == "asic":
         cells = names(options.libraries or "")
         target = _ASIC.substitute(

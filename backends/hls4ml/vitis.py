@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hqc.backends.hls4ml.backend import Hls4mlBackend
 from hqc.backends.hls4ml.model_graph import VITIS, Flavour
@@ -18,10 +18,10 @@ _BUILT = frozenset({"reset", "csim", "synth"})
 class Vitis(Hls4mlBackend):
     """`ap_fixed` C++ for Vitis HLS."""
 
-    name: str = "vitis"
-    summary: str = "AMD FPGAs, C++ for Vitis HLS through hls4ml"
-    flavour: Flavour = VITIS
-    default_part: str = "xcvu13p-flga2577-2-e"
+    name: ClassVar[str] = "vitis"
+    summary: ClassVar[str] = "AMD FPGAs, C++ for Vitis HLS through hls4ml"
+    flavour: ClassVar[Flavour] = VITIS
+    default_part: ClassVar[str] = "xcvu13p-flga2577-2-e"
 
     def build(self, directory: Path, timeout: float = 24 * 3600.0) -> dict[str, Any]:
         """C simulation and synthesis with Vitis HLS; its report as hls4ml reads it.

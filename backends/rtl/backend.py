@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
-from hqc.backends.layers.network import OPERATORS, read_network
+from hqc.backends.common import LayerBackend
+from hqc.backends.layers import Network
+from hqc.backends.layers.network import read_network
 from hqc.backends.rtl.circuit import Circuit, Input
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.names import KEYWORDS
@@ -25,21 +25,10 @@ from hqc.backends.rtl.proof.certify import certify
 from hqc.backends.rtl.simulation.simulate import RtlEmulator, emulator
 from hqc.backends.rtl.simulation.wrapper import read_interface
 from hqc.diagnostics import Diagnostic, Exit, HqcError
-from hqc.numerics.types import INT64_BITS
-from hqc.pipeline.backend import (
-    Backend,
-    BackendOptions,
-    Batch,
-    Capabilities,
-    Emission,
-    EmittedLayer,
-    impossible_pace,
-    wide_ports,
-)
+from hqc.pipeline.backend import BackendOptions, Batch, Emission, EmittedLayer
 
 __all__ = ["Rtl"]
 
-_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 #: The proof of a design whose logic serves several positions, one after the other.
 _UNPROVEN: dict[str, Any] = {
     "claim": "logic that is shared between cycles is simulated, not proven",
@@ -52,29 +41,19 @@ _SLOW, _TOO_MANY = 60_000, 1_000_000
 
 
 @dataclass(frozen=True)
-class Rtl(Backend):
+class Rtl(LayerBackend):
     """Verilog of adders, shifts and tables, one pipeline from the inputs to the outputs."""
 
     name: ClassVar[str] = "rtl"
     summary: ClassVar[str] = "FPGAs and ASICs, pipelined Verilog without HLS"
     own_options: ClassVar[type[Any] | None] = RtlOptions
+    language: ClassVar[str | None] = "Verilog"
+    options: ClassVar[tuple[str, ...]] = ("clock_ns", "reuse_factor")
+    io: ClassVar[tuple[str, ...]] = ("io_parallel",)
 
-    def capabilities(self) -> Capabilities:
-        """Every layer and mode, with all elements of a port at once."""
-        return Capabilities(
-            operators=OPERATORS,
-            roundings=ROUNDINGS,
-            overflows=OVERFLOWS,
-            io=("io_parallel",),
-            options=("clock_ns", "reuse_factor"),
-            port_bits=INT64_BITS,
-            constant_bits=CONSTANT_BITS,
-        )
-
-    def complete(self, options: BackendOptions) -> BackendOptions:
-        """A project name that Verilog keeps for itself gets the suffix `_top`."""
-        taken = options.project in KEYWORDS
-        return replace(options, project=options.project + "_top") if taken else options
+    def is_taken(self, project: str) -> bool:
+        """Whether Verilog keeps a name for itself."""
+        return project in KEYWORDS
 
     def check(
         self, model: Model, partition: Partition, options: BackendOptions
@@ -114,7 +93,7 @@ class Rtl(Backend):
             HqcError: HQC404, da4ml is missing.
         """
         chosen = self.complete(options)
-        found = [*_options(chosen), *wide_ports(partition, INT64_BITS)]
+        found = self.objections(partition, chosen)
         try:
             design = _design(read_network(model, partition), chosen)
         except HqcError as error:
@@ -178,18 +157,6 @@ def _design(network: Network, options: BackendOptions) -> Design:
 
 
 # --- objections -----------------------------------------------------------------------------
-
-
-def _options(options: BackendOptions) -> list[Diagnostic]:
-    found = []
-    if not _IDENTIFIER.fullmatch(options.project):
-        message = f"project name {options.project!r} is not a Verilog identifier"
-        found.append(Diagnostic("HQC401", message, helps=("use letters and digits",)))
-    if options.io != "io_parallel":
-        message = f"rtl has no io {options.io!r}"
-        helps = ("its interface has all elements of a port at once: io_parallel",)
-        found.append(Diagnostic("HQC401", message, helps=helps))
-    return [*found, *impossible_pace(options)]
 
 
 @dataclass(frozen=True)

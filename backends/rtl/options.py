@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hqc.pipeline.backend import BackendOptions
-
-__all__ = ["RtlOptions", "own_options"]
+__all__ = ["RtlOptions"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,3 @@ class RtlOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.latency_cutoff) and self.latency_cutoff >= 0):
             raise ValueError(f"latency_cutoff {self.latency_cutoff}: nanoseconds, 0 or more")
-
-
-def own_options(options: BackendOptions) -> RtlOptions:
-    """The backend's own options among all of them."""
-    return options.own if isinstance(options.own, RtlOptions) else RtlOptions()

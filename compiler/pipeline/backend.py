@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from onnx_ir import Model
 
@@ -18,6 +18,7 @@ from hqc.numerics.types import Codes, FixedType
 
 #: Codes of a batch, by port name: int64 arrays of shape (N, *port.shape), in the model's layout.
 Batch = Mapping[str, Codes]
+_Own = TypeVar("_Own")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class BackendOptions:
     strategy: str = "latency"
     io: str = "io_parallel"
     own: Any = None
+
+    def own_as(self, kind: type[_Own]) -> _Own:
+        """The options of a backend alone, by their class; its defaults where none are given."""
+        return self.own if isinstance(self.own, kind) else kind()
 
 
 @dataclass(frozen=True)

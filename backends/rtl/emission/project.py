@@ -23,7 +23,7 @@ from hqc.backends.rtl.emission.testbench import bench_files
 from hqc.backends.rtl.emission.top import Output, TopNames, top_module, top_names
 from hqc.backends.rtl.emission.verilog import circuit_module, has_logic, layout_module
 from hqc.backends.rtl.emission.wiring import Bus
-from hqc.backends.rtl.options import RtlOptions, own_options
+from hqc.backends.rtl.options import RtlOptions
 from hqc.numerics.types import FixedType
 from hqc.pipeline.backend import BackendOptions, Batch
 
@@ -65,7 +65,7 @@ def write(
         directory: made if it is not there.
         vectors: input and expected output codes for the test benches, which need them.
     """
-    own = own_options(options)
+    own = options.own_as(RtlOptions)
     stalls = own.interface == "handshake"
     steps = steps_of(design, options.reuse_factor)
     stages = schedule(design, own.latency_cutoff or cutoff_of(options.clock_ns), steps)

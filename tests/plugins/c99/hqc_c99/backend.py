@@ -11,17 +11,17 @@ from typing import Any, ClassVar, Literal
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.layers import OVERFLOWS, ROUNDINGS
-from hqc.backends.layers.network import OPERATORS, read_network
+from hqc.backends.common import LayerBackend
+from hqc.backends.layers import Network
+from hqc.backends.layers.network import read_network
 from hqc.backends.vendor_tools import find_tool
 from hqc.diagnostics import Diagnostic, HqcError, reject
-from hqc.pipeline.backend import Backend, BackendOptions, Batch, Capabilities, Emission
+from hqc.pipeline.backend import BackendOptions, Batch, Emission
 from hqc_c99.native import Native, load, run
 from hqc_c99.plan import Plan, emitted, make_plan
 from hqc_c99.source import driver_text, header_text, source_text
 from hqc_c99.words import Target
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _OBJECT = "size.o"
 
 
@@ -43,31 +43,18 @@ class Options:
 
 
 @dataclass(frozen=True)
-class C99(Backend):
+class C99(LayerBackend):
     """One source file in C99, without libraries, for microcontrollers."""
 
     name: ClassVar[str] = "c99"
     summary: ClassVar[str] = "microcontrollers, one C99 source file of integer arithmetic"
     own_options: ClassVar[type[Any] | None] = Options
+    language: ClassVar[str | None] = "C"
 
-    def capabilities(self) -> Capabilities:
-        """Every layer and mode; none of the options of synthesised hardware."""
-        return Capabilities(
-            operators=OPERATORS,
-            roundings=ROUNDINGS,
-            overflows=OVERFLOWS,
-            port_bits=62,
-            constant_bits=53,
-        )
-
-    def check(
-        self, model: Model, partition: Partition, options: BackendOptions
-    ) -> list[Diagnostic]:
-        """What has no layer, or does not fit the words of the target."""
-        if not _NAME.fullmatch(options.project):
-            return [Diagnostic("HQC401", f"{options.project!r} is not a C identifier")]
+    def unwritable(self, network: Network, options: BackendOptions) -> list[Diagnostic]:
+        """What does not fit the words of the target."""
         try:
-            _plan(model, partition, options)
+            _plan(network, options)
         except HqcError as error:
             return list(error.diagnostics)
         return []
@@ -81,8 +68,8 @@ class C99(Backend):
         vectors: tuple[Batch, Batch] | None = None,
     ) -> Emission:
         """Write NAME.c, NAME.h and, with vectors, main.c."""
-        plan = _plan(model, partition, options)
-        name, stack = options.project, _own(options).memory == "stack"
+        plan = _plan(read_network(model, partition), options)
+        name, stack = options.project, options.own_as(Options).memory == "stack"
         texts = {
             f"{name}.c": source_text(name, plan, stack),
             f"{name}.h": header_text(name, plan, partition, stack),
@@ -124,12 +111,8 @@ class C99(Backend):
         }
 
 
-def _own(options: BackendOptions) -> Options:
-    return options.own if isinstance(options.own, Options) else Options()
-
-
-def _plan(model: Model, partition: Partition, options: BackendOptions) -> Plan:
-    return make_plan(read_network(model, partition), Target(_own(options).word))
+def _plan(network: Network, options: BackendOptions) -> Plan:
+    return make_plan(network, Target(options.own_as(Options).word))
 
 
 def _project(directory: Path) -> str:
