@@ -12,22 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hqc.backends.rtl.builder import Builder
-from hqc.backends.rtl.circuit import (
-    Add,
-    Circuit,
-    Clamp,
-    Constant,
-    Input,
-    Op,
-    Product,
-    RoundShift,
-    Wire,
-    Wrap,
-    bounds_of,
-)
+from hqc.backends.rtl.circuit import Wire
 from hqc.numerics.types import Range
 
-__all__ = ["Affine", "Sums", "linear_forms"]
+__all__ = ["Affine", "Sums"]
 
 
 @dataclass(frozen=True)
@@ -77,60 +65,6 @@ class Affine:
     def key(self) -> tuple[frozenset[tuple[int, int]], int]:
         """Equal for equal forms."""
         return frozenset(self.coefficients.items()), self.constant
-
-
-def linear_forms(circuit: Circuit) -> dict[Wire, Affine]:
-    """The form of each wire that is an affine function of the circuit's inputs.
-
-    Variables are input numbers. A wire whose operation is affine only within its operands' ranges
-    (a clamp that never clamps) has a form, too; ranges that `circuit` claims are not relied on:
-    only those of its inputs are.
-    """
-    inputs = circuit.inputs
-    forms: dict[Wire, Affine] = {}
-    for wire, op in enumerate(circuit.ops):
-        if isinstance(op, Input):
-            held = inputs[op.index]
-            fixed = held.lo == held.hi
-            forms[wire] = Affine({}, held.lo) if fixed else Affine({op.index: 1})
-        elif (form := _form(op, forms, inputs)) is not None:
-            forms[wire] = form
-    return forms
-
-
-def _form(op: Op, forms: Mapping[Wire, Affine], inputs: Sequence[Range]) -> Affine | None:
-    """The form of an operation's result, None if it has none or an operand has none."""
-    match op:
-        case Constant(value):
-            return Affine({}, value)
-        case Add(x, y, left, right, minus) if x in forms and y in forms:
-            return forms[x].plus(forms[y], left, right, minus)
-        case RoundShift(x, shift) if x in forms:
-            return forms[x].shifted(shift)
-        case Product(x, y) if x in forms and y in forms:
-            for one, other in ((forms[x], forms[y]), (forms[y], forms[x])):
-                if not other.coefficients:
-                    return one.times(other.constant)
-        case Clamp(x) | Wrap(x) if x in forms:
-            held = forms[x].bounds(inputs)
-            if bounds_of(_moved(op), [held]) == held and _keeps(op, held):
-                return forms[x]
-    return None
-
-
-def _moved(op: Clamp | Wrap) -> Op:
-    """The same operation on wire 0."""
-    if isinstance(op, Clamp):
-        return Clamp(0, op.lo, op.hi)
-    return Wrap(0, op.width, op.signed)
-
-
-def _keeps(op: Clamp | Wrap, held: Range) -> bool:
-    """Whether every value stays as it is; a wrap may give the same bounds and yet permute."""
-    if isinstance(op, Clamp):
-        return True  # it is monotone, and keeps both ends
-    low = -(1 << (op.width - 1)) if op.signed else 0
-    return Range(low, low + (1 << op.width) - 1).contains(held)
 
 
 class Sums:

@@ -20,6 +20,7 @@ from hqc.backends.rtl.circuit import (
     Wire,
     Wrap,
     bounds_of,
+    kept,
     operands,
     rewire,
 )
@@ -101,13 +102,11 @@ class Builder:
         """`min(max(x, lo), hi)`; a bound that x never crosses is dropped."""
         lo = None if lo is not None and lo <= self.ranges[x].lo else lo
         hi = None if hi is not None and hi >= self.ranges[x].hi else hi
-        return x if lo is None and hi is None else self.add(Clamp(x, lo, hi))
+        return self._changed(Clamp(x, lo, hi))
 
     def wrap(self, x: Wire, width: int, signed: bool) -> Wire:
         """The low bits of x, if it has more."""
-        low = -(1 << (width - 1)) if signed else 0
-        fits = Range(low, low + (1 << width) - 1).contains(self.ranges[x])
-        return x if fits else self.add(Wrap(x, width, signed))
+        return self._changed(Wrap(x, width, signed))
 
     def product(self, x: Wire, y: Wire) -> Wire:
         """`x * y` of two computed values."""
@@ -115,10 +114,7 @@ class Builder:
 
     def larger(self, x: Wire, y: Wire) -> Wire:
         """`max(x, y)`; the one that always wins, if there is one."""
-        for one, other in ((x, y), (y, x)):
-            if self.ranges[one].lo >= self.ranges[other].hi:
-                return one
-        return self.add(Larger(x, y))
+        return self._changed(Larger(x, y))
 
     def at_least(self, x: Wire, threshold: int) -> Wire:
         """1 where `x >= threshold`, else 0."""
@@ -139,6 +135,11 @@ class Builder:
         if type_.overflow is Overflow.WRAP:
             return self.wrap(x, type_.width, type_.signed)
         return self.clamp(x, type_.limits.lo, type_.limits.hi)
+
+    def _changed(self, op: Op) -> Wire:
+        """The wire of an operation, or the operand that it hands on unchanged."""
+        same = kept(op, self.ranges)
+        return self.add(op) if same is None else same
 
     def _is(self, x: Wire, value: int) -> bool:
         return self.ranges[x] == Range(value, value)

@@ -32,6 +32,8 @@ __all__ = [
     "Wrap",
     "bounds_of",
     "evaluate",
+    "held_by",
+    "kept",
     "operands",
     "rewire",
 ]
@@ -211,9 +213,7 @@ def bounds_of(op: Op, ranges: Sequence[Range]) -> Range:
         case Clamp(x, lo, hi):
             return Range(*(_clamp(end, lo, hi) for end in _ends(ranges[x])))
         case Wrap(x, width, signed):
-            low = -(1 << (width - 1)) if signed else 0
-            all_ = Range(low, low + (1 << width) - 1)
-            return ranges[x] if all_.contains(ranges[x]) else all_
+            return ranges[x] if kept(op, ranges) is not None else held_by(width, signed)
         case Product(x, y):
             return _square(ranges[x]) if x == y else ranges[x] * ranges[y]
         case Larger(x, y):
@@ -231,6 +231,27 @@ def bounds_of(op: Op, ranges: Sequence[Range]) -> Range:
                 raise ValueError(f"a choice by {ranges[bit]}")
             return ranges[x].join(ranges[y])
     raise ValueError(f"{op} has no bounds of its own")
+
+
+def held_by(width: int, signed: bool) -> Range:
+    """Every number that so many bits are."""
+    low = -(1 << (width - 1)) if signed else 0
+    return Range(low, low + (1 << width) - 1)
+
+
+def kept(op: Op, ranges: Sequence[Range]) -> Wire | None:
+    """The operand that an operation hands on unchanged, for all that the wires can be."""
+    match op:
+        case Clamp(x, lo, hi):
+            inside = (lo is None or lo <= ranges[x].lo) and (hi is None or ranges[x].hi <= hi)
+            return x if inside else None
+        case Wrap(x, width, signed):
+            return x if held_by(width, signed).contains(ranges[x]) else None
+        case Larger(x, y):
+            for one, other in ((x, y), (y, x)):
+                if ranges[one].lo >= ranges[other].hi:
+                    return one
+    return None
 
 
 def _ends(bounds: Range) -> tuple[int, int]:
@@ -300,7 +321,7 @@ def _value(op: Op, wires: Codes) -> Codes:
         case Clamp(x, lo, hi):
             return row(x) if lo is None and hi is None else np.clip(row(x), lo, hi)
         case Wrap(x, width, signed):
-            low = -(1 << (width - 1)) if signed else 0
+            low = held_by(width, signed).lo
             return ((row(x) - low) & ((1 << width) - 1)) + low
         case Product(x, y):
             return row(x) * row(y)

@@ -16,17 +16,15 @@ import numpy as np
 from hqc.backends.rtl.circuit import (
     Add,
     Circuit,
-    Clamp,
     Constant,
     Input,
-    Larger,
     Lookup,
     Op,
     Product,
     RoundShift,
     Wire,
-    Wrap,
     bounds_of,
+    kept,
     operands,
 )
 from hqc.ir import Array
@@ -125,9 +123,9 @@ class _Derivation:
 
     def run(self) -> Forms:
         for wire, op in enumerate(self.circuit.ops):
-            kept = self._kept(op)
-            self.same.append(wire if kept is None else self.same[kept])
-            form = self._form(op) if kept is None else self.forms[kept]
+            same = kept(op, self.reach)
+            self.same.append(wire if same is None else self.same[same])
+            form = self._form(op) if same is None else self.forms[same]
             bounds, exact = self._bounds(wire, op, form)
             self.forms.append(form)
             self.reach.append(bounds)
@@ -208,22 +206,6 @@ class _Derivation:
         if a is None or b is None or (a.support and b.support):
             return None
         return b.scaled(a.constant) if b.support else a.scaled(b.constant)
-
-    def _kept(self, op: Op) -> Wire | None:
-        """The operand that an operation hands on unchanged, for all that the operand can be."""
-        match op:
-            case Clamp(x, lo, hi):
-                bounds = self.reach[x]
-                inside = (lo is None or lo <= bounds.lo) and (hi is None or bounds.hi <= hi)
-                return x if inside else None
-            case Wrap(x, width, signed):
-                low = -(1 << (width - 1)) if signed else 0
-                return x if Range(low, low + (1 << width) - 1).contains(self.reach[x]) else None
-            case Larger(x, y):
-                for one, other in ((x, y), (y, x)):
-                    if self.reach[one].lo >= self.reach[other].hi:
-                        return one
-        return None
 
 
 def _anything(op: Op, reach: Sequence[Range]) -> Range:

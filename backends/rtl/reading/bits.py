@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.rtl.reading.terms import WIDEST, Malformed
+from hqc.backends.rtl.reading.terms import Malformed, code_of, literal_of, repeated, span_of
 from hqc.numerics.types import Codes, FixedType
 
 __all__ = ["ONE", "ZERO", "Elements", "Span", "bits_of"]
@@ -39,24 +39,20 @@ def bits_of(tree: tuple[Any, ...], vectors: Mapping[str, Span]) -> Codes:
         case "concatenation":
             return np.concatenate([bits_of(part, vectors) for part in reversed(parts)])
         case "literal":
-            width, value = parts[0]
-            if not 0 < width <= WIDEST or value >> width:
-                raise Malformed(f"{width}'d{value} does not hold its value")
+            width, value = literal_of(parts[0])
             return np.where([value >> bit & 1 for bit in range(width)], ONE, ZERO)
         case "repeat":
             bit = bits_of(parts[1], vectors)
-            if len(bit) != 1 or not 0 < parts[0] <= WIDEST:
-                raise Malformed("a repetition of something else than a bit")
-            return np.repeat(bit, parts[0])
+            if len(bit) != 1:
+                raise Malformed("a vector where a bit is meant")
+            return np.repeat(bit, repeated(parts[0]))
         case "name" | "bit" | "slice":
             name, *places = parts
             if name not in vectors:
                 raise Malformed(f"{name} is not known here")
             start, width = vectors[name]
-            high, low = {0: (width - 1, 0), 1: places * 2, 2: places}[len(places)]
-            if not 0 <= low <= high < width:
-                raise Malformed(f"{name}[{high}:{low}] is not within its {width} bits")
-            return np.arange(start + low, start + high + 1)
+            low, bits = span_of(name, *places, width=width)
+            return np.arange(start + low, start + low + bits)
     raise Malformed("no wiring")
 
 
@@ -111,5 +107,4 @@ class Elements:
 
 def _value(row: Codes, signed: bool) -> int:
     bits = [int(bit == ONE) for bit in row]
-    value = sum(bit << place for place, bit in enumerate(bits))
-    return value - (1 << len(bits)) if signed and bits[-1] else value
+    return code_of(sum(bit << place for place, bit in enumerate(bits)), len(bits), signed)

@@ -17,6 +17,7 @@ from hqc.backends.rtl.reading.terms import (
     Slice,
     Term,
     as_slice,
+    code_of,
 )
 from hqc.numerics.types import Rounding, round_shift
 
@@ -112,7 +113,7 @@ def _rounds(signal: Signal, shift: int, rounding: Rounding, bit: Term) -> bool:
         given = [_value(bit, code, signal, shift) for code in kinds]
     except Malformed:
         return False
-    codes = np.array([_number(code, signal) for code in kinds], np.int64)
+    codes = np.array([code_of(code, signal.width, signal.signed) for code in kinds], np.int64)
     wanted = round_shift(codes, shift, rounding) - (codes >> shift)
     return bool(given == wanted.tolist())
 
@@ -125,10 +126,6 @@ def _kinds(signal: Signal, shift: int) -> list[int]:
     for place in inside:
         found += [code | 1 << place for code in found]
     return found
-
-
-def _number(code: int, signal: Signal) -> int:
-    return code - (1 << signal.width) if signal.signed and code >> signal.width - 1 else code
 
 
 def _value(term: Term, code: int, signal: Signal, shift: int) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from hqc.backends.rtl.circuit import Circuit, Input, Op, Wire, Wrap, bounds_of
+from hqc.backends.rtl.circuit import Circuit, Input, Op, Wire, Wrap, bounds_of, held_by
 from hqc.backends.rtl.reading.bits import bits_of
 from hqc.backends.rtl.reading.ops import operation
 from hqc.backends.rtl.reading.terms import (
@@ -19,12 +19,24 @@ from hqc.backends.rtl.reading.terms import (
     Slice,
     Term,
     as_slice,
+    cat,
+    span_of,
     typed,
 )
 from hqc.backends.rtl.reading.text import Module, Statement
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = ["Layout", "Logic", "Pin", "clocked", "instance_of", "read_layout", "read_logic"]
+__all__ = [
+    "Layout",
+    "Logic",
+    "Pin",
+    "clocked",
+    "instance_of",
+    "read_layout",
+    "read_logic",
+    "register_of",
+    "stage_of",
+]
 
 #: Ports that carry no data.
 _CLOCK = ("clk", "ce")
@@ -149,30 +161,25 @@ class _Reader:
         else:
             term, stage_ = self._term(tree)
             _check_width(term, width)
-            wire = self._add(operation(term, signed, self._emit), _all(width, signed))
+            wire = self._add(operation(term, signed, self._emit), held_by(width, signed))
             stage = stage_ if stage_ is not None else -1
         self.places[wire] = statement.place
         self._name(name, Signal(wire, width, signed, stage if stage >= 0 else None))
 
     def _input(self, tree: tuple[Any, ...], width: int, signed: bool) -> Wire:
         """An element of x, as many bits of it as are there, read as the wire says."""
-        held = self.module.inputs.get("x", 0)
-        kind, _, *places = tree
-        high, low = {"slice": places, "bit": places * 2, "name": [held - 1, 0]}[kind]
-        if not 0 <= low <= high < held or high - low + 1 != width:
-            raise Malformed("bits that x does not have")
+        low, bits = span_of(*tree[1:], width=self.module.inputs.get("x", 0))
+        if bits != width:
+            raise Malformed(f"{bits} bits drive {width}")
         self.pins.append(Pin(low, width, signed))
-        whole = self._add(Input(len(self.pins) - 1), _all(width, signed))
-        return self._add(Wrap(whole, width, signed), _all(width, signed))
+        whole = self._add(Input(len(self.pins) - 1), held_by(width, signed))
+        return self._add(Wrap(whole, width, signed), held_by(width, signed))
 
     def _term(self, tree: tuple[Any, ...]) -> tuple[Term, int | None]:
         """An expression and the stage of everything it reads; None if that is constant."""
         self.used = []
         term = typed(tree, self._signal, self.module.tables)
-        stages = {signal.stage for signal in self.used} - {None}
-        if len(stages) > 1:
-            raise Malformed(f"it mixes the stages {sorted(s for s in stages if s is not None)}")
-        return term, next(iter(stages), None)
+        return term, stage_of(signal.stage for signal in self.used)
 
     def _signal(self, name: str) -> Signal:
         if name not in self.signals:
@@ -202,16 +209,12 @@ class _Reader:
         self.waiting = (name, width, signed)
 
     def _delay(self, statement: Statement) -> None:
-        clock, (_, enable), name, source = statement.parts
-        if self.waiting is None or self.waiting[0] != name:
-            raise Malformed("a register that is not declared in front of it")
-        if clock != "clk" or enable != ("ce" if self.stalls else None):
-            raise Malformed("a register of another clock or clock enable")
+        name, source = register_of(statement, self.waiting and self.waiting[0], self.stalls)
         before = self._signal(source)
-        if (before.width, before.signed) != self.waiting[1:]:
+        if self.waiting != (name, before.width, before.signed):
             raise Malformed("a register of another type than what it holds")
         stage = None if before.stage is None else before.stage + 1
-        self._name(name, Signal(before.wire, before.width, before.signed, stage))
+        self._name(name, replace(before, stage=stage))
         self.waiting = None
         self.registers += 1
 
@@ -223,7 +226,7 @@ class _Reader:
             raise Malformed("an assignment to something else than y, or the second one")
         term, stage = self._term(tree)
         _check_width(term, self.module.outputs.get("y", 0))
-        bounds = _all(self.bus.width, self.bus.signed)
+        bounds = held_by(self.bus.width, self.bus.signed)
         outputs = []
         for part in _elements(term, self.bus.width):
             op = Wrap(part.signal.wire, self.bus.width, self.bus.signed)
@@ -244,12 +247,6 @@ def _check_width(term: Term, width: int) -> None:
         raise Malformed(f"{term.width} bits drive {width}")
 
 
-def _all(width: int, signed: bool) -> Range:
-    """Everything that a vector holds."""
-    limits = FixedType(signed, width, width).limits
-    return Range(limits.lo, limits.hi)
-
-
 def _elements(term: Term, width: int) -> list[Slice]:
     """The elements of a result, the first one lowest, each the low bits of a wire."""
     parts = list(term.parts) if isinstance(term, Cat) else [term]
@@ -259,7 +256,7 @@ def _elements(term: Term, width: int) -> list[Slice]:
         while sum(part.width for part in taken) < width and parts:
             taken.insert(0, parts.pop())
         total = sum(part.width for part in taken)
-        held = as_slice(taken[0] if len(taken) == 1 else Cat(tuple(taken), total))
+        held = as_slice(cat(taken))
         if total != width or held is None or held.low:
             raise Malformed(f"results that are not wires of {width} bits")
         found.append(held)
@@ -320,6 +317,28 @@ def read_layout(module: Module, step: int, stalls: bool) -> Layout:
         raise module.reject("its instances do not fill y")
     (clock,) = clocks
     return Layout(ones.pop(), np.stack(rows), clocked(module, bool(clock), stalls))
+
+
+def register_of(statement: Statement, declared: str | None, stalls: bool) -> tuple[str, str]:
+    """The name of a register, and of what it holds.
+
+    Raises:
+        Malformed: it is not the declared one, or has another clock; enabled where it `stalls`.
+    """
+    clock, (_, enable), name, source = statement.parts
+    if declared != name:
+        raise Malformed("a register that is not declared in front of it")
+    if clock != "clk" or enable != ("ce" if stalls else None):
+        raise Malformed("a register of another clock or clock enable")
+    return name, source
+
+
+def stage_of(stages: Iterable[int | None]) -> int | None:
+    """The one stage of all that an expression reads; None if that is constant; else Malformed."""
+    found = sorted({stage for stage in stages if stage is not None})
+    if len(found) > 1:
+        raise Malformed(f"it mixes the stages {found}")
+    return found[0] if found else None
 
 
 def instance_of(statement: Statement) -> tuple[str, str, dict[str, Any]]:

@@ -37,18 +37,15 @@ from hqc.backends.rtl.reading.terms import (
     Slice,
     Term,
     as_slice,
+    cat,
+    code_of,
 )
 from hqc.backends.rtl.reading.text import Table
 
-__all__ = ["code_of", "operation"]
+__all__ = ["operation"]
 
 #: Adds an operation that no line of the text has, and gives its wire.
 Emit = Callable[[Op], Wire]
-
-
-def code_of(value: int, width: int, signed: bool) -> int:
-    """Bits as a number."""
-    return value - (1 << width) if signed and value >> (width - 1) else value
 
 
 def operation(term: Term, signed: bool, emit: Emit) -> Op:
@@ -120,24 +117,16 @@ def _shifted(parts: tuple[Term, ...], emit: Emit) -> Op:
             raise Malformed("a sum with more than one part below it")
         low = _lowest(parts[1]) if len(parts) == 2 else None
         return _sum(parts[0], low, zeros, emit)
-    held = as_slice(parts[0] if len(parts) == 1 else Cat(parts, _width(parts)))
+    held = as_slice(cat(parts))
     if held is not None and not held.low:
         return RoundShift(held.signal.wire, -zeros)
     for split in range(1, len(parts)):  # the higher operand may have a part for its sign
-        high = as_slice(_cat(parts[:split]))
-        below = as_slice(_cat(parts[split:]))
+        high = as_slice(cat(parts[:split]))
+        below = as_slice(cat(parts[split:]))
         if high is not None and below is not None and not high.low and not below.low:
             x = _only(below, emit)
             return Add(high.signal.wire, x, zeros + below.width, zeros)
     raise Malformed("a concatenation that hqc does not write")
-
-
-def _width(parts: tuple[Term, ...]) -> int:
-    return sum(part.width for part in parts)
-
-
-def _cat(parts: tuple[Term, ...]) -> Term:
-    return parts[0] if len(parts) == 1 else Cat(parts, _width(parts))
 
 
 def _only(held: Slice, emit: Emit) -> Wire:
@@ -181,7 +170,7 @@ def _term(term: Term) -> tuple[Slice, int]:
     if held is not None:
         return held, 0
     if isinstance(term, Cat) and isinstance(term.parts[-1], Number) and not term.parts[-1].value:
-        return _lowest(_cat(term.parts[:-1])), term.parts[-1].width
+        return _lowest(cat(term.parts[:-1])), term.parts[-1].width
     raise Malformed("an operand of a sum that hqc does not write")
 
 

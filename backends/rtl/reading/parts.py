@@ -6,6 +6,7 @@ from bisect import bisect_right
 
 import numpy as np
 
+from hqc.backends.rtl.circuit import held_by
 from hqc.backends.rtl.reading.bits import Elements, Span
 from hqc.backends.rtl.reading.terms import Malformed
 from hqc.numerics.types import Codes, FixedType, Range
@@ -15,8 +16,7 @@ __all__ = ["Parts", "held"]
 
 def held(type_: FixedType) -> Range:
     """Every code that bits of a type can be."""
-    limits = type_.exact().limits
-    return Range(limits.lo, limits.hi)
+    return held_by(type_.width, type_.signed)
 
 
 class Parts:

@@ -7,8 +7,9 @@ the same modulo 2**width whatever is signed, but for comparisons, which keep tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hqc.backends.rtl.circuit import Wire
@@ -29,11 +30,18 @@ __all__ = [
     "Signed",
     "Slice",
     "Term",
+    "Tree",
     "as_slice",
+    "cat",
+    "code_of",
+    "literal_of",
+    "repeated",
+    "span_of",
     "typed",
 ]
 
-
+#: A rule of `readback.lark` and its parts.
+Tree = tuple[Any, ...]
 #: Bits of the widest wire of a circuit that is read.
 WIDEST = 64
 
@@ -154,9 +162,7 @@ class Call:
 Term = Slice | Number | Cat | Repeat | Not | Reduce | Binary | Choice | Signed | Call
 
 
-def typed(
-    tree: tuple[Any, ...], signal: Callable[[str], Signal], tables: Mapping[str, Table]
-) -> Term:
+def typed(tree: Tree, signal: Callable[[str], Signal], tables: Mapping[str, Table]) -> Term:
     """The term of a tree of `readback.lark`.
 
     Raises:
@@ -166,69 +172,110 @@ def typed(
 
 
 class _Typing:
+    """A method for each rule of the grammar, with its parts as arguments."""
+
     def __init__(self, signal: Callable[[str], Signal], tables: Mapping[str, Table]) -> None:
         self.signal = signal
         self.tables = tables
 
-    def term(self, tree: tuple[Any, ...]) -> Term:
-        kind, *parts = tree
-        match kind:
-            case "name":
-                found = self.signal(parts[0])
-                return Slice(found, 0, found.width, found.signed)
-            case "bit":
-                return self._slice(parts[0], parts[1], parts[1])
-            case "slice":
-                return self._slice(*parts)
-            case "literal":
-                width, value = parts[0]
-                if not 0 < width <= WIDEST or value >> width:
-                    raise Malformed(f"{width}'d{value} does not hold its value")
-                return Number(width, value)
-            case "concatenation":
-                held = tuple(self.term(part) for part in parts)
-                return Cat(held, sum(part.width for part in held)) if len(held) > 1 else held[0]
-            case "repeat":
-                bit = self._bit(parts[1])
-                if not 0 < parts[0] <= WIDEST:
-                    raise Malformed("a repetition of nothing, or of too much")
-                return Repeat(bit, parts[0])
-            case "call":
-                return self._call(*parts)
-            case "choice":
-                condition, x, y = (self.term(part) for part in parts)
-                if condition.width != 1:
-                    raise Malformed("a choice by a vector")
-                return Choice(condition, x, y, _common(x, y))
-            case "not_":
-                x = self.term(parts[0])
-                return Not(x, x.width)
-            case "all" | "any":
-                return Reduce(kind, self.term(parts[0]))
-            case "as_signed":
-                x = self.term(parts[0])
-                return Signed(x, x.width)
-        x, y = (self.term(part) for part in parts)
-        width = _common(x, y)
-        return Binary(kind, x, y, 1 if kind == "at_least" else width)
+    def term(self, tree: Tree) -> Term:
+        rule, *parts = tree
+        return _RULES[rule](self, *parts)
 
-    def _slice(self, name: str, high: int, low: int) -> Slice:
+    def slice(self, name: str, *places: int) -> Slice:
         found = self.signal(name)
-        if not 0 <= low <= high < found.width:
-            raise Malformed(f"{name}[{high}:{low}] is not within its {found.width} bits")
-        return Slice(found, low, high - low + 1)
+        low, width = span_of(name, *places, width=found.width)
+        return Slice(found, low, width, found.signed and not places)
 
-    def _bit(self, tree: tuple[Any, ...]) -> Term:
-        found = self.term(tree)
-        if found.width != 1:
+    def literal(self, atom: tuple[int, int]) -> Number:
+        return Number(*literal_of(atom))
+
+    def concatenation(self, *parts: Tree) -> Term:
+        return cat([self.term(part) for part in parts])
+
+    def repeat(self, count: int, tree: Tree) -> Repeat:
+        bit = self.term(tree)
+        if bit.width != 1:
             raise Malformed("a vector where a bit is meant")
-        return found
+        return Repeat(bit, repeated(count))
 
-    def _call(self, name: str, argument: tuple[Any, ...]) -> Call:
+    def call(self, name: str, argument: Tree) -> Call:
         x, table = self.term(argument), self.tables.get(name)
         if table is None or x.width != table.codes:
             raise Malformed(f"{name} is no table of {x.width} bits")
         return Call(table, x, table.width)
+
+    def choice(self, *parts: Tree) -> Choice:
+        condition, x, y = (self.term(part) for part in parts)
+        if condition.width != 1:
+            raise Malformed("a choice by a vector")
+        return Choice(condition, x, y, _common(x, y))
+
+    def as_wide(self, part: Tree, *, kind: type[Not | Signed]) -> Not | Signed:
+        x = self.term(part)
+        return kind(x, x.width)
+
+    def reduced(self, part: Tree, *, kind: str) -> Reduce:
+        return Reduce(kind, self.term(part))
+
+    def binary(self, left: Tree, right: Tree, *, kind: str) -> Binary:
+        x, y = self.term(left), self.term(right)
+        width = _common(x, y)
+        return Binary(kind, x, y, 1 if kind == "at_least" else width)
+
+
+_RULES: Mapping[str, Callable[..., Term]] = {
+    **dict.fromkeys(("name", "bit", "slice"), _Typing.slice),
+    "literal": _Typing.literal,
+    "concatenation": _Typing.concatenation,
+    "repeat": _Typing.repeat,
+    "call": _Typing.call,
+    "choice": _Typing.choice,
+    "not_": partial(_Typing.as_wide, kind=Not),
+    "as_signed": partial(_Typing.as_wide, kind=Signed),
+    **{kind: partial(_Typing.reduced, kind=kind) for kind in ("all", "any")},
+    **{
+        kind: partial(_Typing.binary, kind=kind)
+        for kind in ("plus", "minus", "times", "and_", "or_", "differ", "at_least")
+    },
+}
+
+
+def cat(parts: Sequence[Term]) -> Term:
+    """Parts as one term, the highest first."""
+    return parts[0] if len(parts) == 1 else Cat(tuple(parts), sum(part.width for part in parts))
+
+
+def code_of(value: int, width: int, signed: bool) -> int:
+    """Bits as a number."""
+    return value - (1 << width) if signed and value >> (width - 1) else value
+
+
+def literal_of(atom: tuple[int, int]) -> tuple[int, int]:
+    """Width and value of a literal; Malformed if it does not hold the value, or is too wide."""
+    width, value = atom
+    if not 0 < width <= WIDEST or value >> width:
+        raise Malformed(f"{width}'d{value} does not hold its value")
+    return width, value
+
+
+def repeated(count: int) -> int:
+    """How often a bit is repeated; Malformed if that is never, or too often."""
+    if not 0 < count <= WIDEST:
+        raise Malformed("a repetition of nothing, or of too much")
+    return count
+
+
+def span_of(name: str, *places: int, width: int) -> tuple[int, int]:
+    """The lowest bit and the number of bits of a vector, of one bit of it, or of a slice.
+
+    Raises:
+        Malformed: the vector of that width does not have them.
+    """
+    high, low = {0: (width - 1, 0), 1: places * 2, 2: places}[len(places)]
+    if not 0 <= low <= high < width:
+        raise Malformed(f"{name}[{high}:{low}] is not within its {width} bits")
+    return low, high - low + 1
 
 
 def _common(x: Term, y: Term) -> int:

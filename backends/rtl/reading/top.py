@@ -16,6 +16,8 @@ from hqc.backends.rtl.reading.module import (
     instance_of,
     read_layout,
     read_logic,
+    register_of,
+    stage_of,
 )
 from hqc.backends.rtl.reading.parts import Parts, held
 from hqc.backends.rtl.reading.terms import Malformed
@@ -214,20 +216,15 @@ class _Top:
 
     def _pick(self, tree: tuple[Any, ...]) -> _Picked:
         used = [self.buses[name] for name in _names(tree) if name in self.buses]
-        stages = {bus.stage for bus in used} - {None}
-        if len(stages) > 1:
-            raise Malformed(f"it mixes the stages {sorted(s for s in stages if s is not None)}")
         spans = {name: bus.span for name, bus in self.buses.items()}
-        return _Picked(bits_of(tree, spans), next(iter(stages), None))
+        return _Picked(bits_of(tree, spans), stage_of(bus.stage for bus in used))
 
     def _delay(self, statement: Statement) -> None:
-        clock, (_, enable), name, source = statement.parts
-        if self.register is None or self.register[0] != name or source not in self.buses:
-            raise Malformed("a register of nothing, or that is not declared in front of it")
-        if clock != "clk" or enable != ("ce" if self.stalls else None):
-            raise Malformed("a register of another clock or clock enable")
-        before = self.buses[source]
-        if before.span[1] != self.register[1]:
+        name, source = register_of(statement, self.register and self.register[0], self.stalls)
+        before = self.buses.get(source)
+        if before is None:
+            raise Malformed("a register of nothing")
+        if self.register != (name, before.span[1]):
             raise Malformed("a register of another width than what it holds")
         stage = None if before.stage is None else before.stage + 1
         self.buses[name] = _Bus(before.part, before.span, stage)

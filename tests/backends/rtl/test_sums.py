@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hqc.backends.rtl.affine import Affine, Sums, linear_forms
+from hqc.backends.rtl.affine import Affine, Sums
 from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Add, Circuit, Clamp, Input, RoundShift, Wrap, evaluate
 from hqc.backends.rtl.cost import adder_bits, depth
@@ -20,6 +20,7 @@ from hqc.backends.rtl.lowering.csd import digits
 from hqc.backends.rtl.lowering.scaled import Scaled
 from hqc.backends.rtl.lowering.scalings import equivalents
 from hqc.backends.rtl.lowering.steps import Steps
+from hqc.backends.rtl.proof.forms import derive
 from hqc.numerics.types import FixedType, Overflow, Range, Rounding
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -48,10 +49,11 @@ def test_products_are_exact_narrow_and_the_same_again(seed: int) -> None:
     assert np.array_equal(got, x @ weight + bias)
     ends = np.minimum(weight * held.lo, weight * held.hi).sum(axis=0) + bias
     assert [r.lo for r in circuit.results] == ends.tolist()
-    forms = linear_forms(circuit)
+    forms = derive(circuit, circuit.inputs).forms
     for output, column, constant in zip(circuit.outputs, weight.T, bias, strict=True):
-        terms = {i: int(w) for i, w in enumerate(column) if w}
-        assert forms[output] == Affine(terms, constant)
+        form = forms[output]
+        assert form is not None
+        assert (form.coefficients.tolist(), form.constant) == (column.tolist(), constant)
     assert products(weight, bias, held).ops == circuit.ops
 
 
@@ -93,10 +95,12 @@ def test_forms_follow_what_is_affine_and_nothing_else() -> None:
     )
     wide = Range(-100, 100)
     circuit = Circuit(ops, (*inputs, *[wide] * 7), (2,))
-    forms = linear_forms(circuit)
-    assert set(forms) == {0, 1, 2, 3, 5, 7}
-    assert forms[3] == Affine({0: 2, 1: 1})
-    assert forms[3].bounds(inputs) == Range(-16, 17)
+    found = derive(circuit, inputs)
+    assert {w for w, form in enumerate(found.forms) if form is not None} == {0, 1, 2, 3, 5, 7}
+    form = found.forms[3]
+    assert form is not None
+    assert (form.coefficients.tolist(), form.constant) == ([2, 1], 0)
+    assert found.reach[3] == Range(-16, 17)
 
 
 def test_sums_of_the_same_terms_are_one_wire() -> None:
