@@ -10,7 +10,6 @@ from typing import ClassVar
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.common import LayerBackend
 from hqc.backends.hls4ml.emulation import CompiledEmulator, compile_emulator
 from hqc.backends.hls4ml.model_graph import Flavour
 from hqc.backends.hls4ml.project import write_project
@@ -18,6 +17,7 @@ from hqc.backends.hls4ml.readback import compare
 from hqc.backends.hls4ml.streams import streamed, unread_ports
 from hqc.backends.hls4ml.vendor_limits import too_large
 from hqc.backends.layers import Network
+from hqc.backends.layers.backend import LayerBackend
 from hqc.backends.layers.network import read_network
 from hqc.diagnostics import Diagnostic, HqcError
 from hqc.pipeline.backend import BackendOptions, Batch, Emission

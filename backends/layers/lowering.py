@@ -32,7 +32,7 @@ from hqc.backends.layers.layers import (
 )
 from hqc.backends.layers.layout import hardware_index
 from hqc.backends.layers.lookup_tables import cheaper
-from hqc.backends.walk import Walk, quantiser_type
+from hqc.backends.layers.walk import Walk, quantiser_type
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window

@@ -16,7 +16,7 @@ from hqc.backends.layers.constants import Illegal, c_name
 from hqc.backends.layers.layers import Activation, Input, Layer, Network
 from hqc.backends.layers.layout import hardware_shape, simplify
 from hqc.backends.layers.lowering import OPERATORS, lower
-from hqc.backends.walk import Skip, Walk, changes_nothing
+from hqc.backends.layers.walk import Skip, Walk, changes_nothing
 from hqc.diagnostics import Diagnostic, HqcError, Location
 from hqc.ir import location_of
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.common import LayerBackend
 from hqc.backends.layers import Network
+from hqc.backends.layers.backend import LayerBackend
 from hqc.backends.layers.network import read_network
 from hqc.backends.rtl.circuit import Circuit, Input
 from hqc.backends.rtl.design import Block, Design

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.common import LayerBackend
 from hqc.backends.layers import Network
+from hqc.backends.layers.backend import LayerBackend
 from hqc.backends.layers.network import read_network
 from hqc.backends.vendor_tools import find_tool
 from hqc.diagnostics import Diagnostic, HqcError, reject

@@ -9,7 +9,7 @@ from typing import ClassVar
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
+from hqc.backends.layers.layers import CONSTANT_BITS, OVERFLOWS, ROUNDINGS, Network
 from hqc.backends.layers.network import OPERATORS, read_network
 from hqc.diagnostics import Diagnostic, HqcError
 from hqc.numerics.types import INT64_BITS
