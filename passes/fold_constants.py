@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx
 import onnx_ir
-from onnx_ir import Model, Node
+from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.ir import add_constant, constant, nodes
+from hqc.ir.names import kept_names
 from hqc.ir.onnxruntime_session import session
 from hqc.ir.operators import is_quantiser
 from hqc.pipeline.passes import Outcome, Pass
@@ -28,22 +31,28 @@ class FoldConstants(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """Fold in one sweep; nodes come in topological order."""
-        rewrites = 0
-        for node in nodes(model.graph):
-            folded = _evaluate(model, node)
-            if folded is None:
-                continue
-            out = node.outputs[0]
-            name = str(out.name)
-            out.name = f"{name}__folded"
-            value = add_constant(model.graph, name, folded)
-            onnx_ir.convenience.replace_all_uses_with(out, value)
-            model.graph.remove(node, safe=True)
-            rewrites += 1
-        return Outcome(model, rewrites)
+        with kept_names(model.graph):
+            return Outcome(model, _fold(model))
 
 
-def _evaluate(model: Model, node: Node) -> np.ndarray[Any, Any] | None:
+def _fold(model: Model) -> int:
+    rewrites = 0
+    computed = computed_values(model.graph)
+    for node in nodes(model.graph):
+        folded = _evaluate(model, node, computed)
+        if folded is None:
+            continue
+        out = node.outputs[0]
+        name = str(out.name)
+        out.name = f"{name}__folded"
+        value = add_constant(model.graph, name, folded)
+        onnx_ir.convenience.replace_all_uses_with(out, value)
+        model.graph.remove(node, safe=True)
+        rewrites += 1
+    return rewrites
+
+
+def _evaluate(model: Model, node: Node, computed: Container[Value]) -> np.ndarray[Any, Any] | None:
     if len(node.outputs) != 1 or node.outputs[0].is_graph_output() or is_quantiser(node):
         return None
     if node.op_type == "Constant":
@@ -58,7 +67,9 @@ def _evaluate(model: Model, node: Node) -> np.ndarray[Any, Any] | None:
         first = start.as_int() if start is not None else 0
         last = end.as_int() if end is not None else len(dims)
         return np.array(dims[first:last], np.int64)
-    if node.domain != "" or _is_grid_expression(node):
+    if node.domain != "" or any(v in computed for v in node.inputs):
+        return None
+    if _is_grid_expression(node):
         return None
     arrays = [constant(v) for v in node.inputs if v is not None]
     if not arrays or any(a is None for a in arrays):

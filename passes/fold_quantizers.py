@@ -8,8 +8,10 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
 from hqc.ir import Array, bypass, location_of, nodes, replace_output
+from hqc.ir.names import kept_names
 from hqc.ir.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser
 from hqc.pipeline.node_builder import codes_times_scale, typed_constant
 from hqc.pipeline.passes import Outcome, Pass, Remark
@@ -28,14 +30,19 @@ class FoldQuantizers(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """One sweep in topological order."""
+        with kept_names(model.graph):
+            return self._sweep(model)
+
+    def _sweep(self, model: Model) -> Outcome:
         rewrites, remarks = 0, []
+        computed = computed_values(model.graph)
         for node in nodes(model.graph):
             if not is_quantiser(node):
                 continue
             source = node.inputs[0]
             if source is None:
                 continue
-            if exact_values_known(source):
+            if exact_values_known(source, computed):
                 rewrites += _fold(model, node)
             elif _repeats(node, source):
                 bypass(node)

@@ -10,6 +10,7 @@ from onnx_ir import Model, Node
 
 from hqc.analysis.semantics import chain_step
 from hqc.ir import State, location_of, nodes, replace_output
+from hqc.ir.names import kept_names
 from hqc.ir.operators import is_single
 from hqc.numerics.monotone_chain import Affine
 from hqc.pipeline.node_builder import NodeBuilder
@@ -30,6 +31,10 @@ class FuseBatchNorm(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """One sweep."""
+        with kept_names(model.graph):
+            return self._sweep(model)
+
+    def _sweep(self, model: Model) -> Outcome:
         rewrites, remarks = 0, []
         for node in nodes(model.graph):
             if node.op_type != "BatchNormalization" or node.domain != "":

@@ -8,12 +8,14 @@ from typing import ClassVar
 
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, is_linear
 from hqc.analysis.rearrangements import data_sources, is_movement
 from hqc.analysis.semantics import MERGES, chain_step, data_input, is_pass_through
 from hqc.diagnostics import reject
 from hqc.ir import State, location_of
 from hqc.ir.edits import remove_unused
+from hqc.ir.names import kept_names, note_names
 from hqc.ir.operators import is_quantiser
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Step
@@ -47,6 +49,10 @@ class LowerScales(Pass):
         """Build the integer graph beside the old one, then drop what is no longer used."""
         for node in model.graph:  # what is made is named after the node it is made from
             node.name = node.name or node.outputs[0].name
+        with kept_names(model.graph):
+            return self._lower(model)
+
+    def _lower(self, model: Model) -> Outcome:
         lowering = _Lowering(model, self)
         for node in computed_nodes(model):
             lowering.lower(node)
@@ -73,6 +79,7 @@ class _Lowering:
         self.count = 0
         self.remarks: list[Remark] = []
         self._max_bits = options.max_bits
+        self._computed = computed_values(model.graph)
         self._firsts = first_quantisers(model)
         self._tail = host_tail(model)
         self._forms: dict[Value, Form] = {}
@@ -109,7 +116,7 @@ class _Lowering:
         return self._forms[value]
 
     def _input(self, node: Node) -> Form:
-        source = data_input(node)
+        source = data_input(node, self._computed)
         if source is None or not self._known(source):
             raise reject(
                 "HQC205",
@@ -120,7 +127,7 @@ class _Lowering:
         return self._form(source)
 
     def _quantise(self, node: Node) -> Form:
-        source = data_input(node)
+        source = data_input(node, self._computed)
         done = None
         if source is not None and source in self._open and source not in self._forms:
             done = lower_quantised_sum(self.emitter, node, self._open[source], self._max_bits)
@@ -183,6 +190,7 @@ class _Lowering:
                 real = _real(emitter, self._form(value), value, name, own_node=True)
                 real.name = name
                 real.shape, real.type = value.shape, value.type
+                note_names([p for v in (value, real) if (p := v.producer()) is not None])
                 model.graph.outputs[position] = real
         for value in (*self._forms, *(v for v in self._open if v not in self._forms)):
             users = [(u.node, u.idx) for u in value.uses() if u.node in self._tail]

@@ -8,7 +8,9 @@ from typing import ClassVar
 import onnx_ir
 from onnx_ir import Model, Node
 
+from hqc.analysis.dependence import computed_values
 from hqc.ir import bypass, derive, nodes, replace_output
+from hqc.ir.names import kept_names, note_names
 from hqc.passes.lowering.canonical_forms import respelt, split_into_slices
 from hqc.passes.lowering.move_elementwise import hoist_elementwise, hoist_quantisers
 from hqc.pipeline.passes import Outcome, Pass
@@ -30,21 +32,24 @@ class Normalize(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """One sweep in topological order."""
+        with kept_names(model.graph):
+            return Outcome(model, self._sweep(model))
+
+    def _sweep(self, model: Model) -> int:
         rewrites = 0
+        computed = computed_values(model.graph)
         for node in nodes(model.graph):
             if node.domain != "":
                 continue
             if node.op_type in _NO_OPS:
-                before = len(tuple(model.graph))
                 bypass(node)
-                rewrites += before - len(tuple(model.graph))
+                rewrites += node.graph is None
             elif node.op_type == "Split":
                 rewrites += _split(node)
-            elif (new := respelt(node)) is not None:
+            elif (new := respelt(node, computed)) is not None:
                 replace_output(node, new, self.name)
                 rewrites += 1
-        rewrites += hoist_quantisers(model) + hoist_elementwise(model)
-        return Outcome(model, rewrites)
+        return rewrites + hoist_quantisers(model) + hoist_elementwise(model)
 
 
 def _split(node: Node) -> int:
@@ -59,4 +64,5 @@ def _split(node: Node) -> int:
         onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
         before.name, after.name = f"{name}__replaced", name
     graph.remove(node, safe=True)
+    note_names(new)
     return 1

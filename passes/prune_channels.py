@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from hqc.ir import (
     sole_consumer,
 )
 from hqc.ir.edits import put_behind
+from hqc.ir.names import kept_names
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import SINGLE_BITS
 from hqc.pipeline.node_builder import typed_constant
@@ -46,6 +47,10 @@ class PruneChannels(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """From the outputs backwards, so that what falls away takes along what fed it."""
+        with kept_names(model.graph):
+            return self._sweep(model)
+
+    def _sweep(self, model: Model) -> Outcome:
         rewrites, remarks = 0, []
         ranges = channel_ranges(model)
         for node in reversed([n for n in model.graph if n.op_type == "MatMul"]):
@@ -60,7 +65,7 @@ def _prune(model: Model, node: Node, ranges: Mapping[Value, ChannelRange]) -> in
     data, weight = node.inputs
     assert data is not None
     assert weight is not None
-    column = _column(data, node)
+    column = _column(data, node, ranges)
     known = ranges.get(data)
     if column is None or known is None:
         return 0
@@ -80,11 +85,11 @@ def _prune(model: Model, node: Node, ranges: Mapping[Value, ChannelRange]) -> in
     keep = ~drop
     _replace_constant(model, node, 1, weights[keep])
     for member in column:
-        _slice(model, member, keep)
+        _slice(model, member, keep, ranges)
     return int(drop.sum())
 
 
-def _column(data: Value, user: Node) -> list[Node] | None:
+def _column(data: Value, user: Node, known: Container[Value]) -> list[Node] | None:
     """The nodes from the linear layer before to this input, if nothing else uses them."""
     found: list[Node] = []
     value, after = data, user
@@ -95,7 +100,7 @@ def _column(data: Value, user: Node) -> list[Node] | None:
         found.append(node)
         if node.op_type == "MatMul":
             return found
-        source = data_input(node)
+        source = data_input(node, known)
         elementwise = node.op_type in ("Relu", "Cast", "Mul", "Add") or is_quantiser(node)
         if source is None or not elementwise:
             return None
@@ -103,10 +108,10 @@ def _column(data: Value, user: Node) -> list[Node] | None:
     return None
 
 
-def _slice(model: Model, node: Node, keep: Mask) -> None:
+def _slice(model: Model, node: Node, keep: Mask, ranges: Container[Value]) -> None:
     """Drop channels of one node: its constants, and the shape of its output."""
     for index, value in enumerate(node.inputs):
-        if value is None or not exact_values_known(value):
+        if value is None or value in ranges or not exact_values_known(value):
             continue
         array = np.asarray(constant(value))
         if node.op_type == "MatMul":

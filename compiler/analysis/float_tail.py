@@ -10,7 +10,8 @@ import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import exact_values_known, grid_constant
+from hqc.analysis.dependence import computed_values
+from hqc.analysis.semantics import grid_constant
 from hqc.ir import Array, constant
 from hqc.ir.onnxruntime_session import session
 
@@ -44,12 +45,13 @@ def _session(model: Model, tail: tuple[Node, ...], entries: list[str], outputs: 
     produced = {str(v.name) for n in tail for v in n.outputs}
     graph = onnx.GraphProto(name="tail")
     used: dict[str, Value] = {}
-    for node in (*_constant_expressions(tail), *tail):
+    computed = computed_values(model.graph)
+    for node in (*_constant_expressions(tail, computed), *tail):
         graph.node.append(onnx_ir.serde.serialize_node(node))
         used.update({str(v.name): v for v in node.inputs if v is not None})
         produced |= {str(v.name) for v in node.outputs}
     for name, value in used.items():
-        if (array := _array(value)) is not None:
+        if (array := _array(value, computed)) is not None:
             graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
         elif name not in produced:
             graph.input.append(_free_shape(name, value))
@@ -59,25 +61,25 @@ def _session(model: Model, tail: tuple[Node, ...], entries: list[str], outputs: 
     return session(graph, model.opset_imports.get("", 18))
 
 
-def _constant_expressions(tail: tuple[Node, ...]) -> list[Node]:
+def _constant_expressions(tail: tuple[Node, ...], computed: set[Value]) -> list[Node]:
     """What computes constants that the tail reads, in order."""
     found: list[Node] = []
-    pending = [v for node in tail for v in node.inputs]
+    pending = [v for node in tail for v in node.inputs if v not in computed]
     while pending:
         value = pending.pop()
         producer = value.producer() if value is not None else None
-        if value is None or producer is None or producer in found or _array(value) is not None:
+        if value is None or producer is None or producer in found:
             continue
-        if exact_values_known(value):
+        if _array(value, computed) is None:
             found.insert(0, producer)
             pending += producer.inputs
     return found
 
 
-def _array(value: Value) -> Array | None:
+def _array(value: Value, computed: set[Value]) -> Array | None:
     """A constant, also as codes times a scale."""
     array = constant(value)
-    grid = grid_constant(value) if array is None and exact_values_known(value) else None
+    grid = grid_constant(value) if array is None and value not in computed else None
     if grid is None:
         return array
     double = value.dtype == onnx_ir.DataType.DOUBLE

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.float_tail import FloatTail
 from hqc.analysis.rearrangements import RESHAPES, is_movement, movement
 from hqc.analysis.semantics import (
@@ -24,7 +25,6 @@ from hqc.analysis.semantics import (
     chain_step,
     check_per_channel,
     data_input,
-    exact_values_known,
     grid_constant,
     is_pass_through,
     round_float,
@@ -50,7 +50,8 @@ def is_linear(node: Node) -> bool:
 
 def computed_nodes(model: Model) -> list[Node]:
     """The nodes that depend on a graph input, in order."""
-    return [n for n in model.graph if not all(v is None or exact_values_known(v) for v in n.inputs)]
+    computed = computed_values(model.graph)
+    return [n for n in model.graph if not computed.isdisjoint(v for v in n.inputs if v is not None)]
 
 
 def host_tail(model: Model) -> set[Node]:
@@ -66,27 +67,28 @@ def host_tail(model: Model) -> set[Node]:
         if is_quantiser(node) or is_linear(node) or node in needed:
             needed.update(p for v in node.inputs if v is not None and (p := v.producer()))
     tail: set[Node] = set()
+    computed = computed_values(model.graph)
     for node in nodes:
         if node in needed or is_quantiser(node) or is_linear(node):
             continue
         after_tail = any(v is not None and v.producer() in tail for v in node.inputs)
-        if after_tail or not _stays_exact(node):
+        if after_tail or not _stays_exact(node, computed):
             tail.add(node)
     return tail
 
 
-def _stays_exact(node: Node) -> bool:
+def _stays_exact(node: Node, computed: set[Value]) -> bool:
     if is_pass_through(node):
         return True
     if is_movement(node):
-        return not _mixes_channels(node) or all(map(_has_one_scale, movement(node).sources))
+        return not _mixes_channels(node) or all(
+            _has_one_scale(v, computed) for v in movement(node).sources
+        )
     if node.domain == "" and (node.op_type == "Relu" or node.op_type in MAXIMA):
         return True
     if node.op_type == "Add":
         return all(
-            grid_constant(v) is not None or not exact_values_known(v)
-            for v in node.inputs
-            if v is not None
+            v in computed or grid_constant(v) is not None for v in node.inputs if v is not None
         )
     return False
 
@@ -96,15 +98,16 @@ def _mixes_channels(node: Node) -> bool:
     return channels is None or any(len(row) > 1 for row in channels)
 
 
-def _has_one_scale(value: Value) -> bool:
+def _has_one_scale(value: Value, known: set[Value]) -> bool:
     """Whether what is in front of a value gives all of its channels one scale and offset."""
-    pending = [value]
+    pending, seen = [value], {value}
     while pending:
         node = pending.pop().producer()
         if node is None or (is_quantiser(node) and coder_of(node).channels == 1):
             continue
         given = [v for v in node.inputs if v is not None]
-        computed = [v for v in given if not exact_values_known(v)]
+        computed = [v for v in given if v in known]
+        fresh = [v for v in computed if v not in seen]
         offsets = [v for v in given if v not in computed] if node.op_type == "Add" else []
         if is_quantiser(node) or any(type_of(v) is None for v in offsets):
             return False
@@ -112,7 +115,8 @@ def _has_one_scale(value: Value) -> bool:
             grid = grid_constant(node.inputs[1])
             if grid is None or len(set(grid.scale.ravel())) > 1:
                 return False
-        pending += computed
+        seen.update(fresh)
+        pending += fresh
     return True
 
 
@@ -342,9 +346,10 @@ def partition(model: Model) -> Partition:
     for value in model.graph.outputs:
         if value.producer() not in tail:
             outputs[value] = _port(value, str(value.name), True)
+    known = computed_values(model.graph)
     for node in computed:
         for entry in node.inputs if node in tail else ():
-            if entry is None or exact_values_known(entry) or entry.producer() in tail:
+            if entry is None or entry not in known or entry.producer() in tail:
                 continue
             external = ", ".join(str(o.name) for o in model.graph.outputs)
             outputs.setdefault(entry, _port(entry, external, not _is_scaled(node, entry)))

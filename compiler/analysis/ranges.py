@@ -119,7 +119,8 @@ def _forward(node: Node, known: Mapping[Value, ChannelRange]) -> ChannelRange:
     if _operands(node, known) == 2 and node.op_type in ("Add", "Mul"):
         y = known[data[-1]]
         return _sum(x, y) if node.op_type == "Add" else _times(x, y)
-    other = next((v for v in node.inputs if v is not None and exact_values_known(v)), None)
+    constants = (v for v in node.inputs if v is not None and v not in known)
+    other = next((v for v in constants if exact_values_known(v)), None)
     if other is not None and node.op_type == "Add" and type_of(other) is not None:
         codes, exponent = integers(other)
         flat = codes.ravel()

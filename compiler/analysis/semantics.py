@@ -8,14 +8,14 @@ because that is the number the model was trained and validated with.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as onnx_ir
-from onnx_ir import Node, Value
+from onnx_ir import Node, Shape, Value
 
 from hqc.analysis.rearrangements import RESHAPES
 from hqc.diagnostics import reject
@@ -183,17 +183,26 @@ def exact_values(value: Value | None) -> npt.NDArray[np.object_] | None:
     return fractions(array)
 
 
-def data_input(node: Node) -> Value | None:
-    """The one computed input of a node, if it has exactly one."""
-    computed = [v for v in node.inputs if v is not None and exact_values_known(v) is False]
-    return computed[0] if len(computed) == 1 else None
+def data_input(node: Node, computed: Container[Value] = frozenset()) -> Value | None:
+    """The one computed input of a node, if it has exactly one.
+
+    `computed` may hold values of which that is known, see `hqc.analysis.dependence`.
+    """
+    found = [v for v in node.inputs if v is not None and not exact_values_known(v, computed)]
+    return found[0] if len(found) == 1 else None
 
 
-def exact_values_known(value: Value) -> bool:
-    """Whether a value is a constant expression."""
+def exact_values_known(value: Value, computed: Container[Value] = frozenset()) -> bool:
+    """Whether a value is a constant expression.
+
+    Telling that of a computed value means to go up to an input of the graph, or to one of
+    `computed`: who asks for many values of one graph gives what is known of it.
+    """
     pending, seen = [value], {value}
     while pending:
         last = pending.pop()
+        if last in computed:
+            return False
         if is_constant(last):
             continue
         node = last.producer()
@@ -378,8 +387,7 @@ def check_per_channel(node: Node, shape: tuple[int, ...]) -> None:
     """
     if math.prod(shape) == 1:
         return
-    source = data_input(node)
-    known = (source.shape if source is not None else None) or node.outputs[0].shape
+    known = _data_shape(node)
     rank = len(known) if known is not None else 2
     full = (1,) * (rank - len(shape)) + shape
     channels = known[1] if known is not None and rank > 1 else None
@@ -391,6 +399,16 @@ def check_per_channel(node: Node, shape: tuple[int, ...]) -> None:
             where=location_of(node),
             notes=("a constant may vary along the channel axis (axis 1) only",),
         )
+
+
+def _data_shape(node: Node) -> Shape | None:
+    """The shape of a node's one computed input where that is known, else of its output."""
+    out = node.outputs[0].shape
+    others = [v for v in node.inputs if v is not None and v.shape != out]
+    if out is not None and all(exact_values_known(v) for v in others):
+        return out  # what is computed has this shape too: no need to find it
+    source = data_input(node)
+    return (source.shape if source is not None else None) or out
 
 
 def _scalar(x: Fraction) -> npt.NDArray[np.object_]:

@@ -121,7 +121,8 @@ class _Builder:
     def node(self, node: Node) -> None:
         """One node of the core, on codes."""
         out = str(node.outputs[0].name)
-        data = [v for v in node.inputs if v is not None and not exact_values_known(v)]
+        given = [v for v in node.inputs if v is not None]
+        data = [v for v in given if v in self._ranges or not exact_values_known(v)]
         names = [str(v.name) for v in data]
         after = self._ranges[node.outputs[0]]
         if is_pass_through(node):
@@ -363,7 +364,8 @@ class _Builder:
     def _constant(
         self, node: Node, out: str, x: str, before: ChannelRange, after: ChannelRange
     ) -> None:
-        other = next(v for v in node.inputs if v is not None and exact_values_known(v))
+        constants = (v for v in node.inputs if v is not None and v not in self._ranges)
+        other = next(v for v in constants if exact_values_known(v))
         codes, exponent = integers(other)
         if node.op_type == "Mul":
             largest = 1 << after.joined.magnitude_bits

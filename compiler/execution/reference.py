@@ -15,18 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.float_tail import FloatTail
 from hqc.analysis.linear import average, maximum, no_form, weighted_sum
 from hqc.analysis.partition import coder_of, computed_nodes, encode, host_tail
 from hqc.analysis.rearrangements import Movement, is_movement, move, movement, sample_shape
-from hqc.analysis.semantics import (
-    MERGES,
-    after_cast,
-    chain_step,
-    data_input,
-    exact_values_known,
-    is_pass_through,
-)
+from hqc.analysis.semantics import MERGES, after_cast, chain_step, data_input, is_pass_through
 from hqc.analysis.step_functions import Quantiser, StepFunction, step_function, wide_codes
 from hqc.diagnostics import reject
 from hqc.ir import Array, boundaries, location_of
@@ -57,6 +51,7 @@ class Reference:
         """Prepare a model for running; the step functions of its quantisers are made on demand."""
         self._model = model
         self._inputs = [v for v in model.graph.inputs if not v.is_initializer()]
+        self._computed = computed_values(model.graph)
         self._tail = host_tail(model)
         self._nodes = [n for n in computed_nodes(model) if n not in self._tail]
         self._steps: dict[Node, StepFunction] = {}
@@ -99,7 +94,7 @@ class Reference:
         return known
 
     def _evaluate(self, node: Node, known: Mapping[Value, Exact]) -> Exact:
-        computed = [v for v in node.inputs if v is not None and not exact_values_known(v)]
+        computed = [v for v in node.inputs if v is not None and v in self._computed]
         if is_movement(node):
             if node not in self._moves:
                 self._moves[node] = movement(node)
@@ -107,7 +102,7 @@ class Reference:
             return _move(node, found, [known[v] for v in found.sources])
         if len(computed) == 2 and node.domain == "" and node.op_type in MERGES:
             return _merge(node, known[computed[0]], known[computed[1]])
-        source = data_input(node)
+        source = data_input(node, self._computed)
         if source is None:
             raise no_form(node)
         x = known[source]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx_ir
 from onnx_ir import Model, Node
 
+from hqc.ir.names import note_names
 from hqc.ir.store import derive, location_of, set_source
 
 
@@ -38,6 +39,7 @@ def put_behind(node: Node, new: Node, by: str) -> None:
             before.name, after.name = f"{before.name}_sum", before.name
             graph.outputs[position] = after
     graph.insert_after(node, new)
+    note_names((node, new))
 
 
 def swap(old: Node, new: Sequence[Node]) -> None:
@@ -53,6 +55,7 @@ def swap(old: Node, new: Sequence[Node]) -> None:
     onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
     after.name = name
     graph.remove(old, safe=True)
+    note_names(new)
 
 
 def keep_source(new: Iterable[Node], old: Node) -> None:

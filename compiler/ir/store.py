@@ -21,6 +21,7 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from hqc.diagnostics import Location, formats, reject
+from hqc.ir.names import names_of, note_names
 from hqc.numerics.types import ROUNDING_OF_HARDWARE, FixedType, Overflow, Range, Rounding
 
 Array = npt.NDArray[Any]
@@ -171,13 +172,7 @@ def add_constant(graph: Graph, name: str, array: Array) -> Value:
 
 def fresh_name(graph: Graph, name: str) -> str:
     """`name`, or `name_2`, ... if a value or a node of the graph is called so already."""
-    taken = {v.name for n in graph for v in n.outputs} | {v.name for v in graph.inputs}
-    taken |= {n.name for n in graph}
-    unique, n = name, 1
-    while unique in taken or unique in graph.initializers:
-        n += 1
-        unique = f"{name}_{n}"
-    return unique
+    return names_of(graph).fresh(name)
 
 
 def make_node(
@@ -210,6 +205,7 @@ def replace_output(old: Node, new: Sequence[Node], by: str) -> None:
     before.name, after.name = f"{name}__replaced", name
     after.shape, after.type = before.shape, before.type
     graph.remove(old, safe=True)
+    note_names(new)
 
 
 def bypass(node: Node) -> None:
@@ -223,6 +219,7 @@ def bypass(node: Node) -> None:
         if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
             return  # an interface keeps its own name: there must be a node between the two
         source.name, out.name = out.name, f"{out.name}__replaced"
+        note_names([p for p in [source.producer()] if p is not None])
     onnx_ir.convenience.replace_all_uses_with(out, source, replace_graph_outputs=True)
     graph.remove(node, safe=True)
 

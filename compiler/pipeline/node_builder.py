@@ -8,7 +8,7 @@ compiler are protos, without uses and annotations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from hqc.analysis.ranges import fit
+from hqc.analysis.semantics import exact_values_known
 from hqc.ir import Array, add_constant, fresh_name, make_node, set_source, set_type
 
 
@@ -35,19 +36,27 @@ class NodeBuilder:
         graph: what they are for; constants enter it at once.
         name: what new names begin with.
         like: the tensor whose shape and element type new ones have unless told otherwise.
+        computed: values that are known to be no constant expressions.
         nodes, constants: what was made so far.
     """
 
-    def __init__(self, graph: Graph, name: str, like: Value):
-        self.graph, self.name, self.like = graph, name, like
+    def __init__(
+        self, graph: Graph, name: str, like: Value, computed: Container[Value] = frozenset()
+    ):
+        self.graph, self.name, self.like, self.computed = graph, name, like, computed
         self.nodes: list[Node] = []
         self.constants: list[Value] = []
 
     @classmethod
-    def replacing(cls, node: Node) -> NodeBuilder:
+    def replacing(cls, node: Node, computed: Container[Value] = frozenset()) -> NodeBuilder:
         """A builder whose nodes are named after one, and whose tensors are like its output."""
         assert node.graph is not None
-        return cls(node.graph, node.name or str(node.outputs[0].name), node.outputs[0])
+        out = node.outputs[0]
+        return cls(node.graph, node.name or str(out.name), out, computed)
+
+    def is_constant(self, value: Value) -> bool:
+        """Whether a tensor is a constant expression."""
+        return exact_values_known(value, self.computed)
 
     def append(self, node: Node) -> Value:
         """Take a node that was made elsewhere; its output."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
-from onnx_ir import Node
+from onnx_ir import Node, Value
 
 from hqc.analysis.rearrangements import sample_shape
-from hqc.analysis.semantics import exact_values_known
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of
 from hqc.pipeline.node_builder import NodeBuilder
@@ -21,12 +20,15 @@ _REDUCTIONS = {
 }
 
 
-def respelt(node: Node) -> Sequence[Node] | None:
-    """The nodes that mean the same, or None where the spelling is the right one."""
+def respelt(node: Node, computed: Container[Value] = frozenset()) -> Sequence[Node] | None:
+    """The nodes that mean the same, or None where the spelling is the right one.
+
+    `computed` may hold values that are known to be no constant expressions.
+    """
     rule = _RULES.get(node.op_type)
     if rule is None or node.domain != "":
         return None
-    new = NodeBuilder.replacing(node)
+    new = NodeBuilder.replacing(node, computed)
     return new.nodes if rule(node, new) and new.nodes else None
 
 
@@ -78,7 +80,7 @@ def _flat(node: Node, b: NodeBuilder) -> bool:
     source, out = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or out.shape is None:
         return False
-    if exact_values_known(source) or len(out.shape) != 2 or len(source.shape) < 2:
+    if b.is_constant(source) or len(out.shape) != 2 or len(source.shape) < 2:
         return False
     rest = [d for d in source.shape[1:] if isinstance(d, int)]
     same_batch = source.shape[0] == out.shape[0]
@@ -105,8 +107,8 @@ def _hard_sigmoid(node: Node, b: NodeBuilder) -> bool:
 def _limit(node: Node, b: NodeBuilder) -> bool:
     """Max and Min with one number clip."""
     given = [v for v in node.inputs if v is not None]
-    data = [v for v in given if not exact_values_known(v)]
-    limits = [constant(v) for v in given if exact_values_known(v)]
+    data = [v for v in given if not b.is_constant(v)]
+    limits = [constant(v) for v in given if v not in data]
     if len(data) != 1 or len(limits) != 1 or limits[0] is None or limits[0].size != 1:
         return False
     number = b.number(float(limits[0].ravel()[0]), "limit")
@@ -156,7 +158,7 @@ def _axes(node: Node, rank: int) -> list[int] | None:
 def _wide_product(node: Node, b: NodeBuilder) -> bool:
     """(N, ..., C) times (C, O): a convolution with windows of one over the axes between."""
     x, w = node.inputs
-    if x is None or w is None or exact_values_known(x) or not exact_values_known(w):
+    if x is None or w is None or b.is_constant(x) or not b.is_constant(w):
         return False
     rank = len(x.shape or ())
     if rank not in (3, 4) or len(w.shape or ()) != 2:

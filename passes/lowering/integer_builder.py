@@ -15,6 +15,7 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.ranges import ChannelRange, forward, value_range
 from hqc.diagnostics import Location, reject
 from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node
+from hqc.ir.names import note_names
 from hqc.ir.operators import Quant, is_power_of_two
 from hqc.ir.windows import Window
 from hqc.numerics.activations import Rectifier
@@ -73,6 +74,7 @@ class Emitter:
             self.graph.insert_before(self._here, node)
         else:
             self.graph.append(node)
+        note_names([node])
         self.ranges[out] = forward(node, self.ranges)
         if any(v is not None and v.dtype == onnx_ir.DataType.DOUBLE for v in node.inputs):
             # a Quant gives float32, whatever it takes
@@ -90,6 +92,7 @@ class Emitter:
             value.name = node.name = None
             value.name = fresh_name(self.graph, name)
             node.name = value.name
+            note_names([node])
 
     def constant(self, name: str, values: npt.NDArray[np.float64], *, like: Value) -> Value:
         """A typed operand of an elementwise node: one number, or one per channel (axis 1)."""
@@ -293,4 +296,5 @@ class Emitter:
             self.graph.insert_before(self._here, node)
         else:
             self.graph.append(node)
+        note_names([node])
         return node.outputs[0]

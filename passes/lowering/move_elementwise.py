@@ -9,15 +9,17 @@ place there, while in front of it they meet one channel at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement
 from hqc.analysis.semantics import data_input, exact_values_known
 from hqc.ir import add_constant, bypass, constant, derive, nodes, sole_consumer
+from hqc.ir.names import note_names
 from hqc.ir.operators import BipolarQuant, Quant
 from hqc.pipeline.node_builder import NodeBuilder
 
@@ -25,10 +27,10 @@ _UNARY = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"})
 _BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
 _BY = "normalize"
 
-#: Whether a node, reading a rearrangement, moves in front of it.
-_Moves = Callable[[Node, Node], bool]
+#: Whether a node, reading a rearrangement, moves in front of it; and what is known to be computed.
+_Moves = Callable[[Node, Node, Container[Value]], bool]
 #: A node again, reading another value: the node, that value, the rearrangement, and a suffix.
-_Copy = Callable[[Node, Value, Node, str], Sequence[Node]]
+_Copy = Callable[[Node, Value, Node, str, Container[Value]], Sequence[Node]]
 
 
 def hoist_quantisers(model: Model) -> int:
@@ -47,20 +49,21 @@ def hoist_elementwise(model: Model) -> int:
 def _hoist(model: Model, moves: _Moves, copy: _Copy) -> int:
     """Move nodes as far to the front as they go, in one sweep."""
     moved = 0
+    computed = computed_values(model.graph)
     for root in nodes(model.graph):
         pending = [root]
         while pending:
             node = pending.pop(0)
-            before = _rearranged(node)
-            if before is not None and moves(node, before):
-                pending = [*_cross(model, node, before, copy), *pending]
+            before = _rearranged(node, computed)
+            if before is not None and moves(node, before, computed):
+                pending = [*_cross(model, node, before, copy, computed), *pending]
                 moved += 1
     return moved
 
 
-def _rearranged(node: Node) -> Node | None:
+def _rearranged(node: Node, computed: Container[Value]) -> Node | None:
     """The rearrangement whose only reader is this elementwise node."""
-    source = data_input(node) if _is_elementwise(node) else None
+    source = data_input(node, computed) if _is_elementwise(node) else None
     before = source.producer() if source is not None else None
     if source is None or before is None or not is_movement(before):
         return None
@@ -76,16 +79,19 @@ def _is_elementwise(node: Node) -> bool:
     return node.domain == "" and node.op_type in _UNARY | _BINARY
 
 
-def _cross(model: Model, node: Node, before: Node, copy: _Copy) -> list[Node]:
+def _cross(
+    model: Model, node: Node, before: Node, copy: _Copy, computed: Container[Value]
+) -> list[Node]:
     """Put a node in front of a rearrangement, once for each tensor that it moves; the new ones."""
     made = []
-    sources, data = data_sources(before), data_input(node)
+    sources, data = data_sources(before), data_input(node, computed)
     for index, value in enumerate(tuple(before.inputs)):
         if value is None or value not in sources:
             continue
-        new = copy(node, value, before, f"hoisted_{index}" if index else "hoisted")
+        new = copy(node, value, before, f"hoisted_{index}" if index else "hoisted", computed)
         derive(new, node, _BY)
         model.graph.insert_before(before, new)
+        note_names(new)
         before.replace_input_with(index, new[-1].outputs[0])
         made.append(new[-1])
     node.replace_input_with(0, data)  # what passes through stands second in `2 * x`
@@ -96,7 +102,7 @@ def _cross(model: Model, node: Node, before: Node, copy: _Copy) -> list[Node]:
 # --- quantisers of the inputs -------------------------------------------------------------------
 
 
-def _is_of_inputs(node: Node, before: Node) -> bool:
+def _is_of_inputs(node: Node, before: Node, computed: Container[Value]) -> bool:
     if not (Quant.matches(node) or BipolarQuant.matches(node)) or not _from_inputs(before):
         return False
     found = movement(before)
@@ -132,7 +138,9 @@ def _from_inputs(node: Node) -> bool:
     return True
 
 
-def _requantised(node: Node, source: Value, before: Node, suffix: str) -> Sequence[Node]:
+def _requantised(
+    node: Node, source: Value, before: Node, suffix: str, computed: Container[Value]
+) -> Sequence[Node]:
     view = Quant.read(node) if Quant.matches(node) else BipolarQuant.read(node)
     new = NodeBuilder.replacing(node)
     new.apply(view, source, suffix)
@@ -142,13 +150,14 @@ def _requantised(node: Node, source: Value, before: Node, suffix: str) -> Sequen
 # --- any operator, where channels mix -----------------------------------------------------------
 
 
-def _meets_mixed_channels(node: Node, before: Node) -> bool:
+def _meets_mixed_channels(node: Node, before: Node, computed: Container[Value]) -> bool:
     found = movement(before)
     if len(found.sources) != 1 or found.sources[0].producer() is None or _pads(found):
         return False
     channels = found.channels()
     mixes = channels is not None and any(len(row) > 1 for row in channels)
-    operands = [v for v in node.inputs if v is not None and v is not data_input(node)]
+    data = data_input(node, computed)
+    operands = [v for v in node.inputs if v is not None and v is not data]
     turns = before.op_type == "Transpose" and node.op_type in _BINARY
     return mixes and (turns or all(_is_single(v) for v in operands))
 
@@ -157,9 +166,11 @@ def _is_single(value: Value) -> bool:
     return value.shape is not None and all(d == 1 for d in value.shape)
 
 
-def _copied(node: Node, source: Value, before: Node, suffix: str) -> Sequence[Node]:
+def _copied(
+    node: Node, source: Value, before: Node, suffix: str, computed: Container[Value]
+) -> Sequence[Node]:
     """The operator on what lies in front, its constant operands as they lie there."""
-    data, turned = data_input(node), list[Node]()
+    data, turned = data_input(node, computed), list[Node]()
     inputs: list[Value | None] = []
     for value in node.inputs:
         if value is None or value is data:
