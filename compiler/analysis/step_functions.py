@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -21,7 +21,7 @@ from hqc.ir.operators import MultiThreshold, Quant, exact
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.bounds import Bound
 from hqc.numerics.monotone_chain import Affine, Chain
-from hqc.numerics.types import Codes, Rounding
+from hqc.numerics.types import INT64_BITS, Codes, Rounding
 
 #: Thresholds that no value reaches, or that every value passes.
 NEVER, ALWAYS = np.int64(2**62), np.int64(-(2**62))
@@ -55,6 +55,11 @@ class Quantiser:
         """How many channels are told apart."""
         return max(len(self.scale), len(self.zero_point))
 
+    def picked(self, channel: int) -> Hashable:
+        """What is a channel's own: channels for which it is equal have the same boundaries."""
+        scale = self.scale[channel if len(self.scale) > 1 else 0]
+        return scale, self.zero_point[channel if len(self.zero_point) > 1 else 0]
+
     def grid(self) -> Affine:
         """From codes to real values."""
         n = self.channels
@@ -86,17 +91,17 @@ class Quantiser:
         return Bound((code + offset - zero) * scale, inclusive)
 
 
-_HALF = Fraction(1, 2)
+_HERE, _HALF_BELOW, _ONE_BELOW = Fraction(0), Fraction(-1, 2), Fraction(-1)
 
 #: By rounding mode: (boundary of code k) - k, and whether the boundary itself rounds up to k.
 _BOUNDARY: dict[Rounding, Callable[[int], tuple[Fraction, bool]]] = {
-    Rounding.ROUND: lambda k: (-_HALF, k % 2 == 0),
-    Rounding.HALF_UP: lambda k: (-_HALF, k > 0),
-    Rounding.HALF_DOWN: lambda k: (-_HALF, k <= 0),
-    Rounding.FLOOR: lambda k: (Fraction(0), True),
-    Rounding.CEIL: lambda k: (Fraction(-1), False),
-    Rounding.DOWN: lambda k: (Fraction(0), True) if k > 0 else (Fraction(-1), False),
-    Rounding.UP: lambda k: (Fraction(-1), False) if k > 0 else (Fraction(0), True),
+    Rounding.ROUND: lambda k: (_HALF_BELOW, k % 2 == 0),
+    Rounding.HALF_UP: lambda k: (_HALF_BELOW, k > 0),
+    Rounding.HALF_DOWN: lambda k: (_HALF_BELOW, k <= 0),
+    Rounding.FLOOR: lambda k: (_HERE, True),
+    Rounding.CEIL: lambda k: (_ONE_BELOW, False),
+    Rounding.DOWN: lambda k: (_HERE, True) if k > 0 else (_ONE_BELOW, False),
+    Rounding.UP: lambda k: (_ONE_BELOW, False) if k > 0 else (_HERE, True),
 }
 
 
@@ -126,6 +131,10 @@ class Thresholds:
     def channels(self) -> int:
         """How many channels are told apart."""
         return len(self.rows)
+
+    def picked(self, channel: int) -> Hashable:
+        """What is a channel's own: channels for which it is equal have the same boundaries."""
+        return self.rows[channel if len(self.rows) > 1 else 0]
 
     def bound(self, code: int, channel: int) -> Bound:
         """The values whose code is at least `code`."""
@@ -181,11 +190,12 @@ def step_function(chain: Chain, quantiser: Coder, channels: int) -> StepFunction
         quantiser: what follows.
         channels: number of channels to tell apart (1 if neither side has several).
     """
-    signs, rows = [], []
-    for c in range(channels):
-        sign, row = _thresholds(chain, quantiser, c)
-        signs.append(sign)
-        rows.append(row)
+    found: dict[Hashable, tuple[int, Sequence[int] | Codes]] = {}
+    kinds = [(chain.picked((c,)), quantiser.picked(c)) for c in range(channels)]
+    for c, kind in enumerate(kinds):  # most channels are scaled alike
+        if kind not in found:
+            found[kind] = _thresholds(chain, quantiser, c)
+    signs, rows = zip(*(found[kind] for kind in kinds), strict=True)
     return StepFunction(quantiser.lo, np.array(signs, np.int64), np.array(rows, np.int64))
 
 
@@ -209,40 +219,44 @@ def wide_codes(chain: Chain, quantiser: Coder, base: npt.NDArray[Any]) -> Codes:
     return out
 
 
-def _thresholds(chain: Chain, quantiser: Coder, channel: int) -> tuple[int, list[int]]:
+def _thresholds(chain: Chain, quantiser: Coder, channel: int) -> tuple[int, Sequence[int] | Codes]:
     slope = chain.slope(channel)
     sign = -1 if slope < 0 else 1
     rectified = bool(chain.steps) and isinstance(chain.steps[-1], Rectifier)
     affine = Chain(chain.steps[:-1]).affine if rectified else chain.affine
     if isinstance(quantiser, Quantiser) and affine is not None and slope != 0:
-        row = [_clip(sign * n) for n in _evenly_spaced(affine, quantiser, channel)]
+        spaced = sign * _evenly_spaced(affine, quantiser, channel)
+        row = np.clip(spaced, ALWAYS, NEVER).astype(np.int64)
         if rectified:  # codes that 0 reaches are reached by everything
             codes = range(quantiser.lo + 1, quantiser.hi + 1)
             zero = Fraction(0)
             missed = bisect_left(
                 codes, True, key=lambda k: not quantiser.bound(k, channel).holds(zero)
             )
-            row[:missed] = [int(ALWAYS)] * missed
+            row[:missed] = ALWAYS
         return sign, row
-    row = []
+    steps = []
     for code in range(quantiser.lo + 1, quantiser.hi + 1):
         bound = chain.invert(quantiser.bound(code, channel), channel)
         if isinstance(bound, bool):
-            row.append(int(ALWAYS if bound else NEVER))
+            steps.append(int(ALWAYS if bound else NEVER))
         else:
-            row.append(_clip(sign * bound.integer()))
-    return sign, row
+            steps.append(_clip(sign * bound.integer()))
+    return sign, steps
 
 
 def _clip(threshold: int) -> int:
     return max(int(ALWAYS), min(int(NEVER), threshold))
 
 
-def _evenly_spaced(affine: Affine, quantiser: Quantiser, channel: int) -> Iterator[int]:
+def _evenly_spaced(
+    affine: Affine, quantiser: Quantiser, channel: int
+) -> npt.NDArray[np.int64] | npt.NDArray[np.object_]:
     """`chain.invert(bound).integer()` for each code of an affine chain, in integer arithmetic.
 
     The boundary of code k lies at k * u + w but for the rounding mode's own shift, so numerators
-    over one denominator do; this is the inner loop of every lowering.
+    over one denominator do; this is the inner loop of every lowering. Python's integers (dtype
+    object) take over where 62 bits do not hold them.
     """
     a, b = affine.at(channel)
     scale = quantiser.scale[channel if len(quantiser.scale) > 1 else 0]
@@ -254,16 +268,18 @@ def _evenly_spaced(affine: Affine, quantiser: Quantiser, channel: int) -> Iterat
     start = w.numerator * (denominator // w.denominator)
     codes = range(quantiser.lo + 1, quantiser.hi + 1)
     if quantiser.bends:
-        for bound in (quantiser.bound(code, channel) for code in codes):
-            yield Bound((bound.value - b) / a, bound.inclusive, a > 0).integer()
-        return
+        bounds = (quantiser.bound(code, channel) for code in codes)
+        moved = (Bound((x.value - b) / a, x.inclusive, a > 0).integer() for x in bounds)
+        return np.array(list(moved), object)
     upward = a > 0
-    for code, inclusive in zip(codes, quantiser.inclusive_codes, strict=True):
-        numerator = start + code * step
-        if upward == inclusive:
-            yield -(-numerator // denominator) - (not upward)
-        else:
-            yield numerator // denominator + upward
+    ends = (abs(start) + abs(code * step) for code in (*codes[:1], *codes[-1:]))
+    largest = max(denominator, abs(step), *ends)
+    kind = np.int64 if largest.bit_length() <= INT64_BITS else object
+    numerators = start + np.array(codes, kind) * step
+    inclusive = np.array(quantiser.inclusive_codes)
+    from_below = -(-numerators // denominator) - (not upward)
+    from_above = numerators // denominator + upward
+    return np.where(inclusive == upward, from_below, from_above)
 
 
 def real_step_function(

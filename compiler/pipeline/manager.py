@@ -187,6 +187,7 @@ class _Manager:
         self.registry: Registry | None = None
         self._folder = reproducers
         self._inputs = probes(model, samples, seed, count) if count else {}
+        self._before: Model | None = None  # the model as it is now, where that is at hand
         self._trace: dict[str, Exact] = {}
         self._want: dict[str, Array] = {}
         if count:
@@ -199,12 +200,13 @@ class _Manager:
 
     def run(self, pass_: Pass, step: Step) -> int:
         """Run and judge one pass; the number of rewrites."""
-        before = snapshot(self.model)
+        before = self._before or snapshot(self.model)
         self._tell(PassEvent(pass_.name, self.model))
         begun = time.perf_counter()
         outcome = self._call(pass_, step, before)
         seconds = time.perf_counter() - begun
-        checked = self._judge(pass_, step, before) if self._inputs else 0
+        same = bool(self._inputs or not outcome.rewrites) and is_same(before, self.model)
+        checked = self._judge(pass_, step, before, same) if self._inputs else 0
         record = Record(
             pass_.name,
             str(step),
@@ -215,6 +217,7 @@ class _Manager:
             checked,
             outcome.changes,
         )
+        self._before = before if same else None
         self.records.append(record)
         self._tell(PassEvent(pass_.name, self.model, record, (*self.again, *self.rest)))
         return outcome.rewrites
@@ -255,9 +258,9 @@ class _Manager:
             return result
         return Outcome(result.model, int(result.modified))
 
-    def _judge(self, pass_: Pass, step: Step, before: Model) -> int:
+    def _judge(self, pass_: Pass, step: Step, before: Model, same: bool) -> int:
         """Verify and compare; the number of samples compared. Equal graphs are equal functions."""
-        if is_same(before, self.model):
+        if same:
             return len(next(iter(self._inputs.values())))
         try:
             verifier.check(self.model, after=pass_.name)
