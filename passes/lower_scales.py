@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.dependence import computed_values
 from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, is_linear
 from hqc.analysis.rearrangements import data_sources, is_movement
 from hqc.analysis.semantics import MERGES, chain_step, data_input, is_pass_through
@@ -79,7 +78,6 @@ class _Lowering:
         self.count = 0
         self.remarks: list[Remark] = []
         self._max_bits = options.max_bits
-        self._computed = computed_values(model.graph)
         self._firsts = first_quantisers(model)
         self._tail = host_tail(model)
         self._forms: dict[Value, Form] = {}
@@ -116,7 +114,7 @@ class _Lowering:
         return self._forms[value]
 
     def _input(self, node: Node) -> Form:
-        source = data_input(node, self._computed)
+        source = data_input(node, self.emitter.computed)
         if source is None or not self._known(source):
             raise reject(
                 "HQC205",
@@ -127,7 +125,7 @@ class _Lowering:
         return self._form(source)
 
     def _quantise(self, node: Node) -> Form:
-        source = data_input(node, self._computed)
+        source = data_input(node, self.emitter.computed)
         done = None
         if source is not None and source in self._open and source not in self._forms:
             done = lower_quantised_sum(self.emitter, node, self._open[source], self._max_bits)

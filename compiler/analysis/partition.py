@@ -140,7 +140,7 @@ def first_quantisers(model: Model) -> dict[Node, tuple[Value, Chain]]:
                     pending.append((node.outputs[0], after_cast(node, chain)))
                 elif _reshapes(node) and (chain.channels == 1 or _keeps_channels(node)):
                     pending.append((node.outputs[0], chain))
-                elif data_input(node) is value and (step := chain_step(node)) is not None:
+                elif data_input(node, {value}) is value and (step := chain_step(node)) is not None:
                     pending.append((node.outputs[0], chain.then(step)))
                 else:
                     raise reject(

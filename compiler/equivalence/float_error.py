@@ -88,7 +88,7 @@ def undecided(model: Model, inputs: Mapping[str, Array]) -> npt.NDArray[np.bool_
         if value not in trace:
             continue
         errors.add(node)
-        source = data_input(node)
+        source = data_input(node, trace)
         if not is_quantiser(node) or source is None:
             continue
         coder, codes = coder_of(node), np.asarray(trace[value].base, np.int64)
@@ -104,7 +104,7 @@ def undecided(model: Model, inputs: Mapping[str, Array]) -> npt.NDArray[np.bool_
 
 def _flips(node: Node, errors: _Errors, mine: Floats) -> dict[int, Deviation]:
     """By row: why the float32 executor's codes differ at this quantiser, where they do."""
-    source = data_input(node)
+    source = data_input(node, errors.trace)
     assert source is not None
     coder = coder_of(node)
     tensor = errors.trace[node.outputs[0]]

@@ -106,13 +106,16 @@ def _corners(
 
 
 def _first_weights(value: Value) -> Codes | None:
-    pending = [value]
+    pending, seen = [value], {value}
     while pending:
-        for use in pending.pop().uses():
+        last = pending.pop()
+        for use in last.uses():
             if is_linear(use.node):
                 grid = grid_constant(use.node.inputs[1])
                 return None if grid is None else grid.codes
-            step = None if data_input(use.node) is None else chain_step(use.node)
-            if is_pass_through(use.node) or is_movement(use.node) or isinstance(step, Affine):
+            step = None if data_input(use.node, {last}) is None else chain_step(use.node)
+            goes_on = is_pass_through(use.node) or is_movement(use.node) or isinstance(step, Affine)
+            if goes_on and use.node.outputs[0] not in seen:
                 pending.append(use.node.outputs[0])
+                seen.add(use.node.outputs[0])
     return None

@@ -42,6 +42,7 @@ from hqc.ir import (
     state_of,
     type_of,
 )
+from hqc.ir.names import kept_names
 from hqc.pipeline.node_builder import NodeBuilder
 from hqc.pipeline.passes import Change, Outcome, Pass, Remark
 from hqc.pipeline.patterns import Const, Match, Op, Pattern, Var, match
@@ -154,6 +155,10 @@ class Rewriter(Pass):
 
     def rewrite(self, model: Model) -> Outcome:
         """One sweep in topological order."""
+        with kept_names(model.graph):
+            return self._sweep(model)
+
+    def _sweep(self, model: Model) -> Outcome:
         changes: list[Change] = []
         remarks: list[Remark] = []
         for node in nodes(model.graph):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.ranges import ChannelRange, forward, value_range
 from hqc.diagnostics import Location, reject
 from hqc.ir import add_constant, constant, derive, fresh_name, location_of, make_node
@@ -49,6 +50,7 @@ class Emitter:
     def __init__(self, model: Model, by: str):
         self.graph = model.graph
         self.ranges: dict[Value, ChannelRange] = {}
+        self.computed = computed_values(model.graph)  # of the graph that is lowered
         self._by = by
         self._wanted: dict[Value, str] = {}
         self._here: Node | None = None

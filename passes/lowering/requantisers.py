@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from fractions import Fraction
 
@@ -278,7 +279,9 @@ def _thresholds(
     rows, lowest = _decisive(f, reachable_thresholds(f, lo, hi), lo, hi)
     value = form.value
     negative = np.asarray(f.sign < 0)
-    if np.any(negative) and not (_read_once(node) and emitter.flip(value, negative)):
+    if np.any(negative) and not (
+        _read_once(node, emitter.computed) and emitter.flip(value, negative)
+    ):
         sign = np.asarray(f.sign, np.float64)
         m = emitter.constant(f"{node.name}_sign", _squeeze(sign), like=value)
         value = emitter.add(emitter.node("Mul", (value, m), value, "_sign"))
@@ -303,16 +306,16 @@ def _decisive(f: StepFunction, rows: Array, lo: Array, hi: Array) -> tuple[Array
     return rows[:, passed:end], f.lo + passed
 
 
-def _read_once(node: Node) -> bool:
+def _read_once(node: Node, computed: Container[Value]) -> bool:
     """Whether nothing but this quantiser reads any value between it and the linear layer before."""
-    value, user = data_input(node), node
+    value, user = data_input(node, computed), node
     while value is not None and sole_consumer(value) is user:
         producer = value.producer()
         if producer is None:
             return False
         if is_linear(producer):
             return True
-        value, user = data_input(producer), producer
+        value, user = data_input(producer, computed), producer
     return False
 
 

@@ -18,11 +18,11 @@ from types import FrameType, ModuleType
 import pytest
 from onnx_ir import Graph, Value
 
+from hqc.analysis.dependence import computed_values
 from hqc.analysis.semantics import exact_values_known
-from hqc.dependence import computed_values
 from hqc.driver.loading import read
 from hqc.ir import add_constant, fresh_name, make_node, nodes, replace_output
-from hqc.names import kept_names, note_names
+from hqc.ir.names import kept_names, note_names
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "bench_passes.py"
 #: Nodes of the networks that are compared, and of one on which imports and caches settle.
