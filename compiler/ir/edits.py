@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import onnx_ir
-from onnx_ir import Model, Node
+from onnx_ir import Model, Node, Value
 
 from hqc.ir.names import note_names
 from hqc.ir.store import derive, location_of, set_source
@@ -25,15 +25,20 @@ def remove_unused(model: Model) -> int:
     return removed
 
 
+def redirect(value: Value, new: Node) -> None:
+    """Let what uses a tensor use the output of a new node, which reads it, instead."""
+    for user, index in tuple(value.uses()):
+        if user is not new:
+            user.replace_input_with(index, new.outputs[0])
+
+
 def put_behind(node: Node, new: Node, by: str) -> None:
     """Let a new node that reads another take over all its uses, and its name at an output."""
     graph = node.graph
     assert graph is not None
     before, after = node.outputs[0], new.outputs[0]
     derive((new,), node, by)
-    for user, index in tuple(before.uses()):
-        if user is not new:
-            user.replace_input_with(index, after)
+    redirect(before, new)
     for position, value in enumerate(tuple(graph.outputs)):
         if value is before:
             before.name, after.name = f"{before.name}_sum", before.name

@@ -25,7 +25,7 @@ from hqc.frontends.onnx.shapes import explicit_ceilings, infer_shapes, is_known
 from hqc.frontends.qonnx.embeddings import rewrite_embeddings
 from hqc.frontends.qonnx.operators import rewrite_operators
 from hqc.ir import QONNX, State, constant, is_marked, location_of, nodes, set_source, set_state
-from hqc.ir.edits import remove_unused
+from hqc.ir.edits import redirect, remove_unused
 from hqc.ir.operators import BipolarQuant, MultiThreshold, Quant, is_quantiser
 from hqc.numerics.types import FixedType, Overflow, Rounding
 from hqc.passes.fold_constants import FoldConstants
@@ -280,8 +280,7 @@ def _quantise_inputs(model: Model, types: dict[str, FixedType]) -> tuple[Remark,
 def _insert(model: Model, value: Value, quantiser: Quant | BipolarQuant) -> None:
     node = quantiser.build(model.graph, value, f"{value.name}_port")
     set_source(node, f"input {value.name}")
-    for user, index in [(u.node, u.idx) for u in value.uses() if u.node is not node]:
-        user.replace_input_with(index, node.outputs[0])
+    redirect(value, node)
     model.graph.insert_before(next(iter(model.graph)), node)
 
 

@@ -27,6 +27,7 @@ from hqc.ir import (
     set_source,
     to_bytes,
 )
+from hqc.ir.edits import redirect
 from hqc.ir.operators import Quant, is_quantiser
 from hqc.numerics.types import Rounding
 
@@ -303,7 +304,6 @@ def _grid(seen: Array, bits: int, signed: bool, power_of_two: bool) -> Quant:
 def _quantise_value(model: Model, value: Value, seen: Array, bits: int, power_of_two: bool) -> None:
     maker = value.producer()
     quant = _grid(seen, bits, not _not_negative(value), power_of_two)
-    users = tuple(value.uses())
     stem = (maker.name or str(value.name)).rpartition("/")[0] if maker is not None else value.name
     made = quant.build(model.graph, value, _fresh(model, f"{stem or value.name}/Quant"))
     result = made.outputs[0]
@@ -313,8 +313,7 @@ def _quantise_value(model: Model, value: Value, seen: Array, bits: int, power_of
     else:
         set_source(made, f"input {value.name}")
         model.graph.insert_before(model.graph[0], made)
-    for user, index in users:
-        user.replace_input_with(index, result)
+    redirect(value, made)
     for i, output in enumerate(model.graph.outputs):
         if output is value and maker is not None:
             model.graph.outputs[i] = result

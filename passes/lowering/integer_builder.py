@@ -61,9 +61,7 @@ class Emitter:
 
     def node(self, op: str, inputs: Sequence[Value | None], like: Value, suffix: str) -> Node:
         """An unattached ONNX node named after the one being lowered."""
-        base = self._here.name if self._here is not None else str(like.name)
-        known = [v for v in inputs if v is not None]
-        return make_node(op, known, like=like, name=f"{base}{suffix}")
+        return make_node(op, inputs, like=like, name=f"{self._base(like)}{suffix}")
 
     def add(self, node: Node) -> Value:
         """Attach a node and derive its range; its output takes a fresh name."""
@@ -71,12 +69,7 @@ class Emitter:
         self._wanted[out] = str(out.name)
         out.name = fresh_name(self.graph, str(out.name))
         node.name = out.name
-        if self._here is not None:
-            derive((node,), self._here, self._by)
-            self.graph.insert_before(self._here, node)
-        else:
-            self.graph.append(node)
-        note_names([node])
+        self._attach(node)
         self.ranges[out] = forward(node, self.ranges)
         if any(v is not None and v.dtype == onnx_ir.DataType.DOUBLE for v in node.inputs):
             # a Quant gives float32, whatever it takes
@@ -84,6 +77,17 @@ class Emitter:
             kind = onnx_ir.DataType.FLOAT if narrow else onnx_ir.DataType.DOUBLE
             out.type = onnx_ir.TensorType(kind)  # types are shared objects
         return out
+
+    def _attach(self, node: Node) -> None:
+        if self._here is not None:
+            derive((node,), self._here, self._by)
+            self.graph.insert_before(self._here, node)
+        else:
+            self.graph.append(node)
+        note_names([node])
+
+    def _base(self, like: Value) -> str:
+        return str(self._here.name if self._here is not None else like.name)
 
     def settle(self) -> None:
         """Give values that had to step aside the names they were meant to have, where free now."""
@@ -151,8 +155,8 @@ class Emitter:
         attributes: Mapping[str, Any] | None = None,
     ) -> Value:
         """Attach a node whose output has another shape (per sample) than its input."""
-        base = self._here.name if self._here is not None else str(like.name)
-        node = make_node(op, inputs, like=like, name=f"{base}{suffix}", attributes=attributes)
+        name = f"{self._base(like)}{suffix}"
+        node = make_node(op, inputs, like=like, name=name, attributes=attributes)
         set_sample_shape(node.outputs[0], dims, like)
         return self.add(node)
 
@@ -179,9 +183,8 @@ class Emitter:
         if not all(is_power_of_two(abs(f)) for f in factors if f):
             bits = max(abs(f.numerator).bit_length() for f in factors)
             x = self.widen(x, self.ranges[x].joined.magnitude_bits + bits)
-        base = self._here.name if self._here is not None else str(x.name)
         flat = values.reshape(()) if values.size == 1 else values
-        constant = self.constant(f"{base}_factor", flat, like=x)
+        constant = self.constant(f"{self._base(x)}_factor", flat, like=x)
         return self.add(self.node("Mul", (x, constant), x, suffix))
 
     def flip(self, x: Value, negative: npt.NDArray[np.bool_]) -> bool:
@@ -293,10 +296,5 @@ class Emitter:
         node = make_node(
             op, inputs, like=like, name=fresh_name(self.graph, name), attributes=attributes
         )
-        if self._here is not None:
-            derive((node,), self._here, self._by)
-            self.graph.insert_before(self._here, node)
-        else:
-            self.graph.append(node)
-        note_names([node])
+        self._attach(node)
         return node.outputs[0]
