@@ -66,8 +66,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "sign of a subtracted bias",
         "compiler/analysis/semantics.py",
-        "return Affine(ones, tuple(-c for c in constants))",
-        "return Affine(ones, constants)",
+        '"Sub": lambda c: (_ONE, -c)',
+        '"Sub": lambda c: (_ONE, c)',
     ),
     Mutation(
         "slope of LeakyRelu on the wrong side",
@@ -156,7 +156,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "alpha of Gemm ignored",
-        "passes/normalize.py",
+        "passes/lowering/canonical_forms.py",
         "if alpha != 1.0:",
         "if alpha != alpha:",
     ),
