@@ -16,7 +16,7 @@ from support.backend_graphs import (
     unsigned,
     zoo,
 )
-from support.emulation_runs import assert_same, run_test_bench, shared_cache  # noqa: F401 - a fixture
+from support.emulation_runs import assert_same, by_backend, run_test_bench
 
 from hqc.analysis.partition import Partition
 from hqc.backends.hls4ml.catapult import Catapult
@@ -26,8 +26,6 @@ from hqc.numerics.types import FixedType, Overflow
 from hqc.pipeline.backend import BackendOptions
 
 pytestmark = pytest.mark.emulation
-BACKENDS = (Vitis(), Catapult())
-by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 
 
 @by_backend

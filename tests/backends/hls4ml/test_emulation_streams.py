@@ -6,46 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_ir import Model
-from support.backend_graphs import Builder, corner_codes, evaluate, signed, zoo
-from support.emulation_runs import assert_same, run_test_bench, shared_cache  # noqa: F401 - a fixture
-from support.stream_graphs import awkward, block, order, packets, readers, tables, upsampled
-from support.tensor_graphs import (
-    convolutions,
-    elementwise,
-    large,
-    movements,
-    pools,
-    residual,
-    together,
+from support.backend_graphs import Builder, corner_codes, signed, zoo
+from support.emulation_runs import (
+    bench_is_exact,
+    by_backend,
+    convolutions_are_exact,
+    is_exact,
+    reals_are_rounded,
 )
+from support.stream_graphs import awkward, block, order, packets, readers, tables, upsampled
+from support.tensor_graphs import elementwise, large, movements, pools, residual, together
 
-from hqc.analysis.partition import Partition
-from hqc.backends.hls4ml.catapult import Catapult
 from hqc.backends.hls4ml.vitis import Vitis
 from hqc.diagnostics import Exit, HqcError
 from hqc.pipeline.backend import BackendOptions
 
 pytestmark = pytest.mark.emulation
-BACKENDS = (Vitis(), Catapult())
-by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 LATENCY = BackendOptions(io="io_stream")
 RESOURCE = BackendOptions(io="io_stream", strategy="resource", reuse_factor=3)
 by_strategy = pytest.mark.parametrize("options", [LATENCY, RESOURCE], ids=lambda o: o.strategy)
-
-
-def is_exact(
-    backend: Vitis, graph: tuple[Model, Partition], options: BackendOptions, folder: Path
-) -> int:
-    """Emit, compile and compare, on one thread and on several; how many codes were compared."""
-    model, parts = graph
-    codes = corner_codes(parts, 70, 3)
-    backend.emit(model, parts, options, folder)
-    want = evaluate(parts, codes)
-    emulator = backend.emulator(folder, parts)
-    assert_same(emulator.run(codes), want, parts)
-    assert_same(emulator.run(codes, threads=3), want, parts)
-    return sum(array.size for array in want.values())
 
 
 @by_backend
@@ -57,12 +36,8 @@ def test_a_residual_network_and_transposed_convolution_are_bit_exact(
 
 @by_backend
 def test_real_inputs_are_rounded_in_the_stream(backend: Vitis, tmp_path: Path) -> None:
-    model, parts = together(block, upsampled)  # the project above: nothing is compiled again
-    backend.emit(model, parts, LATENCY, tmp_path)
-    reals = {p.name: np.random.default_rng(5).normal(size=(40, *p.shape)) for p in parts.inputs}
-    codes = parts.encode({p.external: reals[p.name] for p in parts.inputs})
-    got = backend.emulator(tmp_path, parts).run_reals(reals)
-    assert_same(got, evaluate(parts, codes), parts)
+    graph = together(block, upsampled)  # the project above: nothing is compiled again
+    reals_are_rounded(backend, graph, LATENCY, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +95,7 @@ def test_the_other_layers_are_bit_exact(backend: Vitis, tmp_path: Path) -> None:
 def test_all_convolutions_are_bit_exact(
     backend: Vitis, options: BackendOptions, rank: int, half: int, tmp_path: Path
 ) -> None:
-    for seed, first in ((3, half), (4, half + 2)):
-        graph = convolutions(rank, slice(first, None, 3), seed)
-        is_exact(backend, graph, options, tmp_path / str(first))
+    convolutions_are_exact(backend, options, rank, half, tmp_path)
 
 
 @pytest.mark.long
@@ -148,8 +121,4 @@ def test_tables_of_arrays_are_bit_exact(backend: Vitis, tmp_path: Path) -> None:
 @pytest.mark.long
 @by_backend
 def test_the_vendors_test_bench_feeds_and_drains_streams(backend: Vitis, tmp_path: Path) -> None:
-    model, parts = together(block, packets, readers, order)
-    codes = corner_codes(parts, 12, 4)
-    backend.emit(model, parts, LATENCY, tmp_path, (codes, evaluate(parts, codes)))
-    got, want = run_test_bench(backend.name, tmp_path)
-    assert [float(x) for x in got] == [float(x) for x in want]
+    bench_is_exact(backend, together(block, packets, readers, order), LATENCY, tmp_path)

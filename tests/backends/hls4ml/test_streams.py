@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir import Model, Value
 from support.backend_graphs import Builder, signed, unsigned
+from support.emulation_runs import BACKENDS, by_backend
 from support.stream_graphs import awkward, block, ints, order, readers, tables
 from support.stream_simulation import ends
 from support.tensor_graphs import residual, together
 
 from hqc.analysis.partition import Partition
-from hqc.backends.hls4ml.catapult import Catapult
 from hqc.backends.hls4ml.readback import compare
 from hqc.backends.hls4ml.source_files import read_sources
 from hqc.backends.hls4ml.streams import depths, flows, packet, streamed
@@ -30,8 +30,6 @@ from hqc.diagnostics import HqcError
 from hqc.numerics.types import Range
 from hqc.pipeline.backend import BackendOptions
 
-BACKENDS = (Vitis(), Catapult())
-by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 STREAM = BackendOptions(io="io_stream")
 
 

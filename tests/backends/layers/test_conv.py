@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx_ir import Model, Value
 from support.backend_graphs import Builder, corner_codes, signed, unsigned
+from support.emulation_runs import by_backend
 from support.tensor_graphs import convolutions, residual
 
 from hqc.analysis.partition import Partition
@@ -24,9 +25,6 @@ from hqc.backends.layers.network import read_network
 from hqc.diagnostics import HqcError
 from hqc.numerics.types import Range
 from hqc.pipeline.backend import BackendOptions
-
-BACKENDS = (Vitis(), Catapult())
-by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 
 
 def ints(*values: int) -> np.ndarray:

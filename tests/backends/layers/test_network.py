@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.backend_graphs import Builder, corner_codes, evaluate, signed, unsigned, zoo
+from support.emulation_runs import by_backend
 
 from hqc.backends.hls4ml.catapult import Catapult
 from hqc.backends.hls4ml.model_graph import spell
@@ -23,9 +24,6 @@ from hqc.backends.layers.network import read_network
 from hqc.diagnostics import Exit, HqcError
 from hqc.numerics.types import FixedType, Overflow, Range, Rounding
 from hqc.pipeline.backend import BackendOptions
-
-BACKENDS = (Vitis(), Catapult())
-by_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 
 hardware_types = st.builds(
     FixedType,
