@@ -6,7 +6,7 @@ One class serves all: the header, the function and the parameters of a layer are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,11 +104,6 @@ def _number(name: str, value: int) -> str:
     return f"static const {'int' if value < 0 else 'unsigned'} {name} = {value};"
 
 
-def _config(index: int, base: str, lines: Sequence[str], typedefs: Sequence[str]) -> str:
-    members = [f"    {line.format(index=index)}" for line in (*lines, *typedefs)]
-    return _CONFIG.format(index=index, base=base, members="\n".join(members))
-
-
 @cache
 def register(backends: tuple[str, ...]) -> None:
     """Tell hls4ml about the layer, once per process; `backends` are prefixes of its passes."""
@@ -116,30 +111,16 @@ def register(backends: tuple[str, ...]) -> None:
     from hls4ml.backends.template import FunctionCallTemplate, LayerConfigTemplate
     from hls4ml.model.layers import Layer as HlsLayer
     from hls4ml.model.layers import register_layer
-    from hls4ml.model.types import NamedType
 
     class HqcLayer(HlsLayer):  # type: ignore[misc]
-        def initialize(self) -> None:
-            several = len(self.outputs) > 1
-            for number, name in enumerate(self.outputs, 1):
-                variable = f"layer{{index}}_cpy{number}" if several else "layer{index}_out"
-                self.add_output_variable(self.get_attr("shape"), name, variable)
-            for role in self.get_attr("constant_roles"):
-                self.add_weights_variable(name=role, var_name=f"{role[0]}{{index}}")
-            for role in self.get_attr("type_roles"):
-                precision, name = self.model.config.get_precision(self, role)
-                self.set_attr(f"{role}_t", NamedType(name, precision))
+        initialize = _declare
 
     class Config(LayerConfigTemplate):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(HqcLayer)
 
         def format(self, node: Any) -> str:
-            if not node.get_attr("base"):  # its template takes no configuration
-                return ""
-            roles = [f"{role}_t" for role in node.get_attr("type_roles")]
-            typedefs = [f"typedef {node.get_attr(role).name} {role};" for role in roles]
-            return _config(node.index, node.get_attr("base"), node.get_attr("lines"), typedefs)
+            return _config(node)
 
     class Call(FunctionCallTemplate):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -150,17 +131,47 @@ def register(backends: tuple[str, ...]) -> None:
             return bool(super().transform(model, node))
 
         def format(self, node: Any) -> str:
-            inputs = [node.get_input_variable(name) for name in node.inputs]
-            outputs = [node.get_output_variable(name) for name in node.outputs]
-            variables = [*inputs, *outputs]
-            last = f"config{node.index}" if node.get_attr("base") else node.get_attr("size")
-            types = ", ".join([*(v.type.name for v in (*inputs, outputs[0])), str(last)])
-            roles = node.get_attr("constant_roles")
-            arrays = [node.get_weights(role).name for role in roles]
-            arguments = ", ".join([*(v.name for v in variables), *arrays])
-            return f"nnet::{node.get_attr('function')}<{types}>({arguments});"
+            return _call(node)
 
     register_layer(CLASS, HqcLayer)
     for prefix in backends:
         for template in (Config, Call):
             get_backend(prefix).register_template(template)
+
+
+def _declare(node: Any) -> None:
+    """Tell hls4ml the variables, constants and types of a layer."""
+    from hls4ml.model.types import NamedType
+
+    several = len(node.outputs) > 1
+    for number, name in enumerate(node.outputs, 1):
+        variable = f"layer{{index}}_cpy{number}" if several else "layer{index}_out"
+        node.add_output_variable(node.get_attr("shape"), name, variable)
+    for role in node.get_attr("constant_roles"):
+        node.add_weights_variable(name=role, var_name=f"{role[0]}{{index}}")
+    for role in node.get_attr("type_roles"):
+        precision, name = node.model.config.get_precision(node, role)
+        node.set_attr(f"{role}_t", NamedType(name, precision))
+
+
+def _config(node: Any) -> str:
+    """The configuration of a layer; none where its template takes none."""
+    index, base = node.index, node.get_attr("base")
+    if not base:
+        return ""
+    roles = [f"{role}_t" for role in node.get_attr("type_roles")]
+    typedefs = [f"typedef {node.get_attr(role).name} {role};" for role in roles]
+    lines = (*node.get_attr("lines"), *typedefs)
+    members = "\n".join(f"    {line.format(index=index)}" for line in lines)
+    return _CONFIG.format(index=index, base=base, members=members)
+
+
+def _call(node: Any) -> str:
+    """The call of a layer's template."""
+    inputs = [node.get_input_variable(name) for name in node.inputs]
+    outputs = [node.get_output_variable(name) for name in node.outputs]
+    last = f"config{node.index}" if node.get_attr("base") else node.get_attr("size")
+    types = ", ".join([*(v.type.name for v in (*inputs, outputs[0])), str(last)])
+    arrays = [node.get_weights(role).name for role in node.get_attr("constant_roles")]
+    arguments = ", ".join([*(v.name for v in (*inputs, *outputs)), *arrays])
+    return f"nnet::{node.get_attr('function')}<{types}>({arguments});"

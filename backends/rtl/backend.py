@@ -94,6 +94,8 @@ class Rtl(LayerBackend):
         """
         chosen = self.complete(options)
         found = self.objections(partition, chosen)
+        if chosen.reuse_factor < 1:  # no design has so many multipliers
+            return Lowered(partition, chosen, tuple(found), None)
         try:
             design = _design(read_network(model, partition), chosen)
         except HqcError as error:

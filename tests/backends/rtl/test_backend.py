@@ -137,6 +137,7 @@ def test_what_does_not_fit_is_refused_with_a_place(
     assert Rtl().check(model, parts, BackendOptions()) == []
     bad = BackendOptions(project="7up", io="io_stream", clock_ns=0.0)
     assert [d.code for d in Rtl().check(model, parts, bad)] == ["HQC401"] * 3
+    assert len(Rtl().check(model, parts, BackendOptions(reuse_factor=0))) == 1
     with pytest.raises(HqcError, match="not a Verilog identifier"):
         Rtl().emit(model, parts, bad, tmp_path / "none")
     monkeypatch.setattr(rtl_backend, "_TOO_MANY", 3)
