@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from hqc.diagnostics import reject
@@ -127,7 +128,9 @@ def grid_data(codes: Array, scale: Array, bits: int = 2) -> tuple[Array, Quant]:
 def on_grid(graph: Graph, codes: Array, scale: Array, name: str, bits: int = 2) -> Node:
     """A quantised constant called `name`, as `grid_data` makes it."""
     data, quant = grid_data(codes, scale, bits)
-    return quant.build(graph, add_constant(graph, f"{name}_values", data), name)
+    made = quant.build(graph, add_constant(graph, f"{name}_values", data), name)
+    made.outputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)  # whatever the data's type
+    return made
 
 
 def along(parameter: Array, axis: int, rank: int | None) -> Array | None:

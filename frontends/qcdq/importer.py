@@ -133,8 +133,6 @@ def _dequantise(region: Region, node: Node) -> None:
     codes_ = np.asarray(stored.astype(np.int64) - zero_point, np.int64)
     graph = region.model.graph
     made = on_grid(graph, codes_, scale, str(node.outputs[0].name), (hi - lo).bit_length())
-    made.outputs[0].shape = onnx_ir.Shape(codes_.shape)
-    made.outputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
     region.put(node, [made])
 
 

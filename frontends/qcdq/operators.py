@@ -88,8 +88,6 @@ def _constant(region: Region, node: Node, index: int, codes: Array, scale: Array
     value = node.inputs[index]
     assert value is not None
     made = on_grid(region.model.graph, codes, scale, f"{node.outputs[0].name}_{value.name}")
-    made.outputs[0].shape = onnx_ir.Shape(codes.shape)
-    made.outputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
     return region.insert(node, [made])
 
 

@@ -13,13 +13,14 @@ the range of what comes in must be known.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import exact_values
+from hqc.analysis.semantics import ARITHMETIC, exact_values
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.grids import signed_bits
 from hqc.ir import Array, location_of
@@ -209,27 +210,25 @@ def bounds(value: Value) -> tuple[Fraction, Fraction] | None:
     if BipolarQuant.matches(node):
         top = max(exact(BipolarQuant.read(node).scale))
         return -top, top
-    if node.domain:
-        return None
-    if node.op_type in _SAME_RANGE or node.op_type in _AVERAGES:
-        inner = bounds(node.inputs[0]) if node.inputs[0] is not None else None
-        if inner is None or node.op_type in _SAME_RANGE:
-            return inner
-        return min(inner[0], Fraction(0)), max(inner[1], Fraction(0))  # padding is zero
-    if node.op_type == "Relu":
-        inner = bounds(node.inputs[0]) if node.inputs[0] is not None else None
-        return inner and (max(inner[0], Fraction(0)), max(inner[1], Fraction(0)))
-    if node.op_type in _ARITHMETIC and len(node.inputs) == 2:
+    if node.domain == "" and node.op_type in ARITHMETIC and len(node.inputs) == 2:
         return _of_pair(node)
-    return None
+    rule = _UNARY.get(node.op_type) if node.domain == "" else None
+    inner = bounds(node.inputs[0]) if rule is not None and node.inputs[0] is not None else None
+    return None if rule is None or inner is None else rule(*inner)
 
 
-_SAME_RANGE = {
+_Ends = tuple[Fraction, Fraction]
+_ZERO = Fraction(0)
+_SAME_RANGE = (
     *("MaxPool", "GlobalMaxPool", "Flatten", "Reshape", "Transpose", "Identity", "Slice"),
     *("Squeeze", "Unsqueeze", "Dropout", "ReduceMax", "ReduceMean", "GlobalAveragePool"),
+)
+#: From the ends of the input's range to those of the output's.
+_UNARY: Mapping[str, Callable[[Fraction, Fraction], _Ends]] = {
+    **dict.fromkeys(_SAME_RANGE, lambda lo, hi: (lo, hi)),
+    "AveragePool": lambda lo, hi: (min(lo, _ZERO), max(hi, _ZERO)),  # padding is zero
+    "Relu": lambda lo, hi: (max(lo, _ZERO), max(hi, _ZERO)),
 }
-_AVERAGES = {"AveragePool"}
-_ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
 
 
 def _of_quant(quant: Quant) -> tuple[Fraction, Fraction]:

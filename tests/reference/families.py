@@ -140,13 +140,15 @@ def _integers_of_files() -> list[Family]:
 def _sums() -> list[Family]:
     table = execute._OPERATORS
     weighted = {n: f for n, f in table.items() if n not in partition.MAXIMA}
+    elsewhere = {"Gemm", *movement.RESHAPES}  # spellings too, in families of their own
+    respelt = {n: f for n, f in spellings._RULES.items() if n not in elsewhere}
     return [
         Family(
             "Sums over weights",
             {"Gemm": None, **weighted},
             (linear, lower_linear.lower_weighted, linear.weighted_sum, linear.average, convolution),
-            (linear, convolution, lower_linear, normalize),
-            (linear, convolution, lower_linear, normalize),
+            (linear, convolution, lower_linear, spellings),
+            (linear, convolution, lower_linear, spellings),
             ("MatMul", "Gemm", "Conv", "AveragePool", "GlobalAveragePool"),
         ),
         Family(
@@ -159,7 +161,7 @@ def _sums() -> list[Family]:
         ),
         Family(
             "Spellings of others",
-            {**spellings._RULES, "Split": spellings.split_into_slices},
+            {**respelt, "Split": spellings.split_into_slices},
             (normalize.Normalize, spellings),
             (spellings,),
             (),
@@ -170,7 +172,7 @@ def _sums() -> list[Family]:
 
 def _elementwise() -> list[Family]:
     monotone = (semantics._clip, semantics._bent)
-    steps = (semantics.chain_step, semantics._batch_norm, semantics.check_per_channel)
+    steps = (semantics._with_constant, semantics._batch_norm, semantics.check_per_channel)
     return [
         Family(
             "Monotone functions",
