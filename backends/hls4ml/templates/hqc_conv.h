@@ -1,14 +1,14 @@
 #ifndef HQC_CONV_H_
 #define HQC_CONV_H_
 
+#include "hqc_window.h"
 #include "nnet_common.h"
 #include "nnet_helpers.h"
 #include "nnet_mult.h"
 
 namespace nnet {
 
-// The windows of one partition of the output pixels, row by row. Where a window hangs over an edge
-// or reads between strides, rows and columns are counted as int: both may be negative.
+// The windows of one partition of the output pixels, row by row.
 template <class data_T, class CONFIG_T> class hqc_fill_buffer {
   public:
     static void
@@ -16,28 +16,25 @@ template <class data_T, class CONFIG_T> class hqc_fill_buffer {
                 data_T buffer[CONFIG_T::n_pixels][CONFIG_T::filt_height * CONFIG_T::filt_width * CONFIG_T::n_chan],
                 const unsigned partition) {
         #pragma HLS INLINE
+        typedef hqc_tap<CONFIG_T> tap;
     Pixels:
         for (unsigned pixel = 0; pixel < CONFIG_T::n_pixels; pixel++) {
             #pragma HLS UNROLL
             const unsigned at = partition * CONFIG_T::n_pixels + pixel;
-            const int top = int(at / CONFIG_T::out_width * CONFIG_T::stride_height) - int(CONFIG_T::pad_top);
-            const int left = int(at % CONFIG_T::out_width * CONFIG_T::stride_width) - int(CONFIG_T::pad_left);
         Rows:
             for (unsigned fh = 0; fh < CONFIG_T::filt_height; fh++) {
                 #pragma HLS UNROLL
-                const int row = top + int(fh * CONFIG_T::dilation_height);
+                const int row = tap::row(at / CONFIG_T::out_width, fh);
             Columns:
                 for (unsigned fw = 0; fw < CONFIG_T::filt_width; fw++) {
                     #pragma HLS UNROLL
-                    const int column = left + int(fw * CONFIG_T::dilation_width);
-                    const bool inside = row >= 0 && row < int(CONFIG_T::in_height) && column >= 0 &&
-                                        column < int(CONFIG_T::in_width);
-                    const unsigned from = inside ? (row * CONFIG_T::in_width + column) * CONFIG_T::n_chan : 0;
+                    const int column = tap::column(at % CONFIG_T::out_width, fw);
+                    const unsigned from = tap::element(row, column);
                 Channels:
                     for (unsigned cc = 0; cc < CONFIG_T::n_chan; cc++) {
                         #pragma HLS UNROLL
                         const unsigned to = (fh * CONFIG_T::filt_width + fw) * CONFIG_T::n_chan + cc;
-                        if (inside)
+                        if (tap::inside(row, column))
                             buffer[pixel][to] = data[from + cc];
                         else
                             buffer[pixel][to] = 0;
@@ -70,6 +67,7 @@ void hqc_group_conv_2d(
     #pragma HLS ARRAY_PARTITION variable=weights complete
     #pragma HLS ARRAY_PARTITION variable=biases complete
     #pragma HLS ALLOCATION operation instances=mul limit=CONFIG_T::multiplier_limit
+    typedef hqc_tap<CONFIG_T> tap;
     const unsigned chan_per_group = CONFIG_T::n_chan / CONFIG_T::n_group;
     const unsigned filt_per_group = CONFIG_T::n_filt / CONFIG_T::n_group;
 
@@ -78,8 +76,6 @@ OutRows:
     OutColumns:
         for (unsigned ow = 0; ow < CONFIG_T::out_width; ow++) {
             #pragma HLS PIPELINE II=CONFIG_T::reuse_factor
-            const int top = int(oh * CONFIG_T::stride_height) - int(CONFIG_T::pad_top);
-            const int left = int(ow * CONFIG_T::stride_width) - int(CONFIG_T::pad_left);
         Filters:
             for (unsigned ff = 0; ff < CONFIG_T::n_filt; ff++) {
                 #pragma HLS UNROLL
@@ -89,22 +85,19 @@ OutRows:
             Rows:
                 for (unsigned fh = 0; fh < CONFIG_T::filt_height; fh++) {
                     #pragma HLS UNROLL
-                    const int row = top + int(fh * CONFIG_T::dilation_height);
+                    const int row = tap::row(oh, fh);
                     #pragma hls_unroll yes
                 Columns:
                     for (unsigned fw = 0; fw < CONFIG_T::filt_width; fw++) {
                         #pragma HLS UNROLL
-                        const int column = left + int(fw * CONFIG_T::dilation_width);
-                        const bool inside = row >= 0 && row < int(CONFIG_T::in_height) && column >= 0 &&
-                                            column < int(CONFIG_T::in_width);
-                        const unsigned from =
-                            (inside ? (row * CONFIG_T::in_width + column) * CONFIG_T::n_chan : 0) + first;
+                        const int column = tap::column(ow, fw);
+                        const unsigned from = tap::element(row, column) + first;
                         #pragma hls_unroll yes
                     Channels:
                         for (unsigned cc = 0; cc < chan_per_group; cc++) {
                             #pragma HLS UNROLL
                             const unsigned tap = (fh * CONFIG_T::filt_width + fw) * chan_per_group + cc;
-                            if (inside)
+                            if (tap::inside(row, column))
                                 acc += (typename CONFIG_T::accum_t)
                                     CONFIG_T::template product<data_T, typename CONFIG_T::weight_t>::product(
                                         data[from + cc], weights[tap * CONFIG_T::n_filt + ff]);

@@ -9,10 +9,13 @@ struct hqc_table_config {
     static const unsigned io_type = io_parallel;
 };
 
-// The code of x, counted from the first: step is a power of two, so the product is wiring.
-template <class T, typename CONFIG_T> unsigned hqc_table_index(const T &x, typename CONFIG_T::step_t step[1]) {
+// Where the table has the result for element ii: its code is counted from the first, and step is a
+// power of two, so the product is wiring.
+template <class T, typename CONFIG_T>
+unsigned hqc_table_index(const T &x, unsigned ii, typename CONFIG_T::step_t step[1]) {
     #pragma HLS INLINE
-    return unsigned((x * step[0]).to_int() - int(CONFIG_T::first));
+    const unsigned code = unsigned((x * step[0]).to_int() - int(CONFIG_T::first));
+    return ii % CONFIG_T::n_rows * CONFIG_T::n_codes + code;
 }
 
 // res is what the table holds for the code of data. Rows of the table: one for all elements, one per
@@ -25,8 +28,7 @@ void hqc_table(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in],
 
 Elements:
     for (unsigned ii = 0; ii < CONFIG_T::n_in; ii++) {
-        const unsigned row = ii % CONFIG_T::n_rows;
-        res[ii] = table[row * CONFIG_T::n_codes + hqc_table_index<data_T, CONFIG_T>(data[ii], step)];
+        res[ii] = table[hqc_table_index<data_T, CONFIG_T>(data[ii], ii, step)];
     }
 }
 
@@ -41,9 +43,8 @@ Packets:
     Elements:
         for (unsigned jj = 0; jj < data_T::size; jj++) {
             #pragma HLS UNROLL
-            const unsigned row = (ii * data_T::size + jj) % CONFIG_T::n_rows;
-            packet[jj] =
-                table[row * CONFIG_T::n_codes + hqc_table_index<typename data_T::value_type, CONFIG_T>(x[jj], step)];
+            const unsigned at = ii * data_T::size + jj;
+            packet[jj] = table[hqc_table_index<typename data_T::value_type, CONFIG_T>(x[jj], at, step)];
         }
         res.write(packet);
     }

@@ -14,8 +14,24 @@ struct hqc_threshold_config {
     static const unsigned reuse_factor = 1;
 };
 
-// res = first + number of thresholds that data reaches. Rows of thresholds: one for all elements,
-// one per channel (channels come last), or one per element. Thresholds are on the grid of data.
+// first + number of thresholds that element ii reaches. Rows of thresholds: one for all elements,
+// one per channel (channels come last), or one per element. Thresholds are on the grid of x.
+template <class T, typename CONFIG_T>
+int hqc_reached(const T &x, unsigned ii,
+                typename CONFIG_T::threshold_t thresholds[CONFIG_T::n_rows * CONFIG_T::n_thresholds]) {
+    #pragma HLS INLINE
+    const unsigned row = ii % CONFIG_T::n_rows;
+    int count = CONFIG_T::first;
+    #pragma hls_unroll yes
+Thresholds:
+    for (unsigned kk = 0; kk < CONFIG_T::n_thresholds; kk++) {
+        #pragma HLS UNROLL
+        if (x >= thresholds[row * CONFIG_T::n_thresholds + kk])
+            count++;
+    }
+    return count;
+}
+
 template <class data_T, class res_T, typename CONFIG_T>
 void hqc_threshold(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in],
                    typename CONFIG_T::threshold_t thresholds[CONFIG_T::n_rows * CONFIG_T::n_thresholds]) {
@@ -24,16 +40,7 @@ void hqc_threshold(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in],
 
 Elements:
     for (unsigned ii = 0; ii < CONFIG_T::n_in; ii++) {
-        const unsigned row = ii % CONFIG_T::n_rows;
-        int count = CONFIG_T::first;
-        #pragma hls_unroll yes
-    Thresholds:
-        for (unsigned kk = 0; kk < CONFIG_T::n_thresholds; kk++) {
-            #pragma HLS UNROLL
-            if (data[ii] >= thresholds[row * CONFIG_T::n_thresholds + kk])
-                count++;
-        }
-        res[ii] = count;
+        res[ii] = hqc_reached<data_T, CONFIG_T>(data[ii], ii, thresholds);
     }
 }
 
@@ -51,16 +58,8 @@ Packets:
     Elements:
         for (unsigned jj = 0; jj < data_T::size; jj++) {
             #pragma HLS UNROLL
-            const unsigned row = (ii * data_T::size + jj) % CONFIG_T::n_rows;
-            int count = CONFIG_T::first;
-            #pragma hls_unroll yes
-        Thresholds:
-            for (unsigned kk = 0; kk < CONFIG_T::n_thresholds; kk++) {
-                #pragma HLS UNROLL
-                if (x[jj] >= thresholds[row * CONFIG_T::n_thresholds + kk])
-                    count++;
-            }
-            packet[jj] = count;
+            packet[jj] =
+                hqc_reached<typename data_T::value_type, CONFIG_T>(x[jj], ii * data_T::size + jj, thresholds);
         }
         res.write(packet);
     }

@@ -21,8 +21,7 @@ template <class CONFIG_T> struct hqc_reach {
 
     // Whether a pixel of the padded image is one of the image.
     static bool inside(int row, int column) {
-        return row >= int(CONFIG_T::pad_top) && row < int(CONFIG_T::pad_top + CONFIG_T::in_height) &&
-               column >= int(CONFIG_T::pad_left) && column < int(CONFIG_T::pad_left + CONFIG_T::in_width);
+        return hqc_tap<CONFIG_T>::inside(row - int(CONFIG_T::pad_top), column - int(CONFIG_T::pad_left));
     }
 
     // Whether a window ends at a pixel of the padded image.
@@ -78,12 +77,43 @@ Channels:
     }
 }
 
-// Convolution; the products of a window are hls4ml's dense layer of either strategy.
+// The products of a window in groups, as hqc_group_conv_2d; taps are (window, n_chan).
+template <class data_T, class res_T, typename CONFIG_T>
+void hqc_group_dense(data_T taps[CONFIG_T::filt_height * CONFIG_T::filt_width * CONFIG_T::n_chan],
+                     res_T sums[CONFIG_T::n_filt],
+                     typename CONFIG_T::weight_t weights[CONFIG_T::n_in * CONFIG_T::n_filt],
+                     typename CONFIG_T::bias_t biases[CONFIG_T::n_filt]) {
+    #pragma HLS INLINE
+    #pragma HLS ARRAY_PARTITION variable=weights complete
+    #pragma HLS ARRAY_PARTITION variable=biases complete
+    #pragma HLS ALLOCATION operation instances=mul limit=CONFIG_T::multiplier_limit
+    const unsigned chan_per_group = CONFIG_T::n_chan / CONFIG_T::n_group;
+    const unsigned filt_per_group = CONFIG_T::n_filt / CONFIG_T::n_group;
+Filters:
+    for (unsigned ff = 0; ff < CONFIG_T::n_filt; ff++) {
+        #pragma HLS UNROLL
+        const unsigned first = ff / filt_per_group * chan_per_group;
+        typename CONFIG_T::accum_t acc = (typename CONFIG_T::accum_t)biases[ff];
+        #pragma hls_unroll yes
+    Taps:
+        for (unsigned tt = 0; tt < CONFIG_T::n_in; tt++) {
+            #pragma HLS UNROLL
+            const unsigned from = tt / chan_per_group * CONFIG_T::n_chan + first + tt % chan_per_group;
+            acc += (typename CONFIG_T::accum_t)CONFIG_T::template product<data_T, typename CONFIG_T::weight_t>::product(
+                taps[from], weights[tt * CONFIG_T::n_filt + ff]);
+        }
+        sums[ff] = (res_T)acc;
+    }
+}
+
+// Convolution; the products of a window without groups are hls4ml's dense layer of either strategy.
 template <class data_T, class res_T, typename CONFIG_T, class in_S, class out_S>
 void hqc_conv_2d_stream(in_S &data, out_S &res, typename CONFIG_T::weight_t weights[CONFIG_T::n_in * CONFIG_T::n_filt],
                         typename CONFIG_T::bias_t biases[CONFIG_T::n_filt]) {
     typedef hqc_reach<CONFIG_T> reach;
     typedef typename data_T::value_type value_t;
+    typedef typename res_T::value_type sum_t;
+    const unsigned n_taps = CONFIG_T::filt_height * CONFIG_T::filt_width * CONFIG_T::n_chan;
     value_t lines[reach::lines][reach::columns][CONFIG_T::n_chan];
     value_t window[reach::height][reach::width][CONFIG_T::n_chan];
     #pragma HLS ARRAY_PARTITION variable=lines complete dim=1
@@ -94,28 +124,30 @@ Rows:
     for (unsigned row = 0; row < reach::rows; row++) {
     Columns:
         for (unsigned column = 0; column < reach::columns; column++) {
-            if (CONFIG_T::strategy == nnet::latency) {
+            if (CONFIG_T::n_group > 1 || CONFIG_T::strategy == nnet::latency) {
                 #pragma HLS PIPELINE II=CONFIG_T::reuse_factor
             }
             value_t pixel[CONFIG_T::n_chan];
             hqc_next_pixel<data_T, CONFIG_T>(data, reach::inside(row, column), pixel);
             hqc_shift_window<value_t, CONFIG_T>(pixel, column, lines, window);
             if (reach::ends(row, column)) {
-                value_t taps[CONFIG_T::n_in];
-                typename res_T::value_type sums[CONFIG_T::n_filt];
+                value_t taps[n_taps];
+                sum_t sums[CONFIG_T::n_filt];
                 #pragma HLS ARRAY_PARTITION variable=taps complete
                 #pragma HLS ARRAY_PARTITION variable=sums complete
             Taps:
-                for (unsigned tt = 0; tt < CONFIG_T::n_in; tt++) {
+                for (unsigned tt = 0; tt < n_taps; tt++) {
                     #pragma HLS UNROLL
                     const unsigned at = tt / CONFIG_T::n_chan;
                     taps[tt] = window[at / CONFIG_T::filt_width * CONFIG_T::dilation_height]
                                      [at % CONFIG_T::filt_width * CONFIG_T::dilation_width][tt % CONFIG_T::n_chan];
                 }
-                if (CONFIG_T::strategy == nnet::latency)
-                    dense_latency<value_t, typename res_T::value_type, CONFIG_T>(taps, sums, weights, biases);
+                if (CONFIG_T::n_group > 1)
+                    hqc_group_dense<value_t, sum_t, CONFIG_T>(taps, sums, weights, biases);
+                else if (CONFIG_T::strategy == nnet::latency)
+                    dense_latency<value_t, sum_t, CONFIG_T>(taps, sums, weights, biases);
                 else
-                    dense_resource<value_t, typename res_T::value_type, CONFIG_T>(taps, sums, weights, biases);
+                    dense_resource<value_t, sum_t, CONFIG_T>(taps, sums, weights, biases);
                 res_T packet;
             Filters:
                 for (unsigned ff = 0; ff < CONFIG_T::n_filt; ff++) {
@@ -128,57 +160,11 @@ Rows:
     }
 }
 
-// Convolution in groups, as hqc_group_conv_2d.
 template <class data_T, class res_T, typename CONFIG_T, class in_S, class out_S>
 void hqc_group_conv_2d_stream(in_S &data, out_S &res,
                               typename CONFIG_T::weight_t weights[CONFIG_T::n_in * CONFIG_T::n_filt],
                               typename CONFIG_T::bias_t biases[CONFIG_T::n_filt]) {
-    typedef hqc_reach<CONFIG_T> reach;
-    typedef typename data_T::value_type value_t;
-    const unsigned chan_per_group = CONFIG_T::n_chan / CONFIG_T::n_group;
-    const unsigned filt_per_group = CONFIG_T::n_filt / CONFIG_T::n_group;
-    value_t lines[reach::lines][reach::columns][CONFIG_T::n_chan];
-    value_t window[reach::height][reach::width][CONFIG_T::n_chan];
-    #pragma HLS ARRAY_PARTITION variable=weights complete
-    #pragma HLS ARRAY_PARTITION variable=biases complete
-    #pragma HLS ARRAY_PARTITION variable=lines complete dim=1
-    #pragma HLS ARRAY_PARTITION variable=lines complete dim=3
-    #pragma HLS ARRAY_PARTITION variable=window complete dim=0
-    #pragma HLS ALLOCATION operation instances=mul limit=CONFIG_T::multiplier_limit
-
-Rows:
-    for (unsigned row = 0; row < reach::rows; row++) {
-    Columns:
-        for (unsigned column = 0; column < reach::columns; column++) {
-            #pragma HLS PIPELINE II=CONFIG_T::reuse_factor
-            value_t pixel[CONFIG_T::n_chan];
-            hqc_next_pixel<data_T, CONFIG_T>(data, reach::inside(row, column), pixel);
-            hqc_shift_window<value_t, CONFIG_T>(pixel, column, lines, window);
-            if (reach::ends(row, column)) {
-                res_T packet;
-            Filters:
-                for (unsigned ff = 0; ff < CONFIG_T::n_filt; ff++) {
-                    #pragma HLS UNROLL
-                    const unsigned first = ff / filt_per_group * chan_per_group;
-                    typename CONFIG_T::accum_t acc = (typename CONFIG_T::accum_t)biases[ff];
-                    #pragma hls_unroll yes
-                Taps:
-                    for (unsigned tt = 0; tt < CONFIG_T::n_in; tt++) {
-                        #pragma HLS UNROLL
-                        const unsigned at = tt / chan_per_group;
-                        acc += (typename CONFIG_T::accum_t)
-                            CONFIG_T::template product<value_t, typename CONFIG_T::weight_t>::product(
-                                window[at / CONFIG_T::filt_width * CONFIG_T::dilation_height]
-                                      [at % CONFIG_T::filt_width * CONFIG_T::dilation_width]
-                                      [first + tt % chan_per_group],
-                                weights[tt * CONFIG_T::n_filt + ff]);
-                    }
-                    packet[ff] = (typename res_T::value_type)acc;
-                }
-                res.write(packet);
-            }
-        }
-    }
+    hqc_conv_2d_stream<data_T, res_T, CONFIG_T>(data, res, weights, biases);
 }
 
 // The largest element of each window, as hqc_max_pool_2d.
@@ -215,12 +201,8 @@ Rows:
                         #pragma HLS UNROLL
                         const unsigned down = tt / CONFIG_T::filt_width * CONFIG_T::dilation_height;
                         const unsigned right = tt % CONFIG_T::filt_width * CONFIG_T::dilation_width;
-                        const value_t x = window[down][right][cc];
-                        if (reach::inside(top + int(down), left + int(right))) {
-                            if (!found || x > best)
-                                best = x;
-                            found = true;
-                        }
+                        if (reach::inside(top + int(down), left + int(right)))
+                            hqc_keep_larger(window[down][right][cc], best, found);
                     }
                     packet[cc] = best;
                 }
