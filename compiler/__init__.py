@@ -12,14 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hqc.diagnostics import HqcError
+from hqc.version import __version__
 
 if TYPE_CHECKING:
     from hqc.artifact import Artifact
     from hqc.artifact.agreement import agree
     from hqc.backends.estimate.artifact import estimate
     from hqc.driver import compile, load, run_passes
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Artifact",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hqc.diagnostics.messages import Location, reject
+from hqc.version import __version__
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,6 @@ def check(format_: Format, found: object, what: str, where: Location | None = No
     else:
         message = f"{what} is a {format_.name} of version {version}, too old for this hqc"
         helps = (format_.remedy, "or use the hqc that made it")
-    from hqc import __version__
-
     notes = (f"hqc {__version__} reads {format_.name} version {readable}",)
     raise reject("HQC008", message, where=where, notes=notes, helps=helps)
 

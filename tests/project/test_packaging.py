@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import hqc
 
@@ -37,8 +39,6 @@ def run(*command: str, cwd: Path) -> str:
 
 def copy_of_the_tree(folder: Path) -> Path:
     """Building writes into the tree, so it is done in a copy."""
-    import shutil
-
     folder.mkdir()
     folders = [name for name in PACKAGES.values() if "/" not in name]
     for name in (*folders, "pyproject.toml", "README.md", "LICENSE"):
@@ -91,9 +91,31 @@ def test_the_wheel_works_where_the_tree_is_not(wheel: Path, tmp_path: Path) -> N
     assert hqc.__version__ in run(hqc_command, "--version", cwd=tmp_path)
 
 
-def test_one_version() -> None:
+def test_one_version(wheel: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == hqc.__version__
+    assert "version" not in project
+    assert hqc.__version__ == hqc.version.__version__
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        assert f"\nVersion: {hqc.__version__}\n" in archive.read(name).decode()
+
+
+def test_a_copy_of_the_tree_knows_its_version(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "compiler", tmp_path / "hqc")
+    code = "import importlib.util, hqc; print(hqc.__version__, hqc.__file__)"
+    done = run(sys.executable, "-S", "-c", code, cwd=tmp_path)
+    assert done.split() == [hqc.__version__, str(tmp_path / "hqc" / "__init__.py")]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == hqc.__version__
+    assert citation["license"] == "Apache-2.0"
+
+
+def test_the_changelog_has_this_version() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert hqc.__version__ in headings
 
 
 def test_every_dependency_is_pinned_for_development() -> None:
