@@ -13,47 +13,51 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir
+from comparison import Comparison, Figure, versions
 from onnx_ir import Graph, Model, Value
 
 from hqc.analysis.partition import partition
+from hqc.backends.hls4ml.backend import Hls4mlBackend
 from hqc.backends.hls4ml.catapult import Catapult
 from hqc.backends.hls4ml.model_graph import graph_config, layer_list
 from hqc.backends.hls4ml.vitis import Vitis
+from hqc.execution.fast import Fast
 from hqc.ir import QONNX, State, add_constant, make_node, set_range, set_state, set_type, to_bytes
 from hqc.ir.operators import Quant
 from hqc.numerics.types import FixedType, Overflow, Range, Rounding
 from hqc.pipeline.backend import BackendOptions
 
-SIZES = (16, 64, 32, 32, 5)
+SIZES, SMALL = (16, 64, 32, 32, 5), (4, 3, 2)
 WEIGHT = FixedType(True, 6, 1)
 INPUT = FixedType(True, 8, 3, Rounding.ROUND, Overflow.SAT)
 HIDDEN = FixedType(False, 6, 2, Rounding.ROUND, Overflow.SAT)
+BACKENDS: dict[str, Hls4mlBackend] = {b.name: b for b in (Vitis(), Catapult())}
 
 
-def jet_tagger(seed: int, zeros: float = 0.0) -> Model:
+def jet_tagger(seed: int, zeros: float = 0.0, sizes: Sequence[int] = SIZES) -> Model:
     """The model in integer form: quantised inputs, dense layers, rectifiers, quantisers.
 
     A share `zeros` of the weights is 0.
     """
     rng = np.random.default_rng(seed)
     graph = Graph([], [], nodes=[], opset_imports={"": 17, QONNX: 1}, name="jets")
-    x = Value(name="x", shape=onnx_ir.Shape(["N", SIZES[0]]))
+    x = Value(name="x", shape=onnx_ir.Shape(["N", sizes[0]]))
     x.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
     graph.inputs.append(x)
     x = quantise(graph, x, INPUT, "x_q")
     held = INPUT.limits
-    for index, (n_in, n_out) in enumerate(itertools.pairwise(SIZES)):
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         codes = rng.integers(-31, 32, (n_in, n_out))
         if zeros:
             codes = np.where(rng.random(codes.shape) < zeros, 0, codes)
         x, held = dense(graph, x, held, codes, rng.integers(-31, 32, n_out), f"fc{index}")
-        if index < len(SIZES) - 2:
+        if index < len(sizes) - 2:
             node = make_node("Relu", [x], like=x, name=f"relu{index}")
             x = append(graph, node, held.relu().fit(), held.relu())
             x = quantise(graph, x, HIDDEN, f"q{index}")
@@ -111,13 +115,13 @@ def rate(call: Callable[[], Any], samples: int, rounds: int = 3) -> float:
 
 
 def hls4ml_predict(
-    backend: Any, model: Model, folder: Path, x: np.ndarray[Any, Any]
+    backend: Hls4mlBackend, model: Model, folder: Path, x: np.ndarray[Any, Any]
 ) -> tuple[Any, Callable[[], Any]]:
     """hls4ml's own way: its default flow, its own compile, its own `predict`."""
     from hls4ml.model.graph import ModelGraph
 
-    network = backend.network(model, partition(model))
     options = backend.complete(BackendOptions())
+    network = backend.network(model, partition(model), options)
     config = graph_config(network, backend.flavour, options, folder)
     config["HLSConfig"].pop("Flows")
     config["WriterConfig"]["WriteWeightsTxt"] = True
@@ -151,59 +155,77 @@ def qonnx_rate(model: Model, x: np.ndarray[Any, Any]) -> float:
     return rate(run, 50, rounds=2)
 
 
-def measure(batch: int) -> list[tuple[str, float]]:
+def measure(sizes: tuple[int, ...], batch: int, names: tuple[str, ...]) -> Comparison:
     """Samples per second of everything, each checked against the exact executor first."""
-    from hqc.execution.fast import Fast
-
-    model = jet_tagger(7)
-    parts = partition(model)
-    x = np.random.default_rng(1).normal(scale=2, size=(batch, SIZES[0])).astype(np.float32)
-    output = str(model.graph.outputs[0].name)
+    model = jet_tagger(7, sizes=sizes)
+    x = np.random.default_rng(1).normal(scale=2, size=(batch, sizes[0])).astype(np.float32)
     fast = Fast(model)
+    found = [emulations(BACKENDS[name], model, fast, x) for name in names]
+    ours = rate(lambda: fast.run({"x": x}), batch)
+    peers = {"qonnx's executor, one sample a call": qonnx_rate(model, x)}
+    peers |= {name: rate for figures in found for name, rate in figures[0].peers.items()}
+    executor = Figure("exact executor, samples per second", ours, peers, more_is_better=True)
+    shape = "-".join(map(str, sizes))
+    return Comparison(
+        f"A jet tagger {shape} with random 6-bit weights, {batch:,} samples a call.",
+        (executor, *(figure for figures in found for figure in figures)),
+        versions("hls4ml", "qonnx", "onnxruntime", "numpy"),
+        (
+            "All outputs are compared bit for bit before anything is timed.",
+            "Rates are the best of two or three rounds; compile times are of one run.",
+            "Both sides go from floats to floats. "
+            "hls4ml gets the same layers and types, on inputs that are on the grid; its own QONNX "
+            "importer is not in these figures.",
+        ),
+    )
+
+
+def emulations(
+    backend: Hls4mlBackend, model: Model, fast: Fast, x: np.ndarray[Any, Any]
+) -> tuple[Figure, Figure]:
+    """Rate of a backend's emulation, and how long it takes to get it, beside hls4ml's own."""
+    parts = partition(model)
+    output = str(model.graph.outputs[0].name)
     want = fast.run({"x": x})[output]
-    rows = [("exact executor (fast)", rate(lambda: fast.run({"x": x}), batch))]
-    rows.append(("qonnx executor", qonnx_rate(model, x)))
     codes = parts.encode({"x": x})
     on_grid = np.ldexp(codes["x_q"].astype(np.float32), -INPUT.fraction)
     with tempfile.TemporaryDirectory() as scratch:
-        for backend in (Vitis(), Catapult()):
-            folder = Path(scratch) / backend.name
-            backend.emit(model, parts, BackendOptions(), folder)
-            start = time.perf_counter()
-            emulator = backend.emulator(folder, parts)
-            seconds = time.perf_counter() - start
-            got = parts.decode(emulator.run(codes))[output]
-            assert np.array_equal(got, want), f"{backend.name} emulation differs"
-            print(f"{backend.name}: emulation ready in {seconds:.2f} s")
-            rows.append((f"{backend.name} bridge", rate(lambda e=emulator: e.run(codes), batch)))
-            start = time.perf_counter()
-            first, call = hls4ml_predict(backend, model, Path(scratch) / "own", on_grid)
-            print(
-                f"{backend.name}: hls4ml compile and first predict "
-                f"{time.perf_counter() - start:.2f} s"
-            )
-            assert np.array_equal(first.astype(np.float32), want), f"{backend.name} predict differs"
-            rows.append((f"{backend.name} predict", rate(call, batch, rounds=2)))
-    return rows
+        start = time.perf_counter()
+        backend.emit(model, parts, BackendOptions(), Path(scratch) / "ours")
+        emulator = backend.emulator(Path(scratch) / "ours", parts)
+
+        def run() -> Any:
+            return parts.decode(emulator.run(parts.encode({"x": x})))[output]
+
+        got = run()
+        ready = time.perf_counter() - start
+        assert np.array_equal(got, want), f"{backend.name} emulation differs"
+        ours = rate(run, len(x))
+        start = time.perf_counter()
+        first, call = hls4ml_predict(backend, model, Path(scratch) / "own", on_grid)
+        own_ready = time.perf_counter() - start
+        assert np.array_equal(first.astype(np.float32), want), f"{backend.name} predict differs"
+        theirs = {f"hls4ml's predict, {backend.name}": rate(call, len(x), rounds=2)}
+    what = f"emulation of {backend.name}"
+    compiled = {f"hls4ml's compile and predict, {backend.name}": own_ready}
+    return (
+        Figure(f"{what}, samples per second", ours, theirs, more_is_better=True),
+        Figure(f"{what}, seconds from the layers to the first outputs", ready, compiled),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batch", type=int, default=20_000)
-    arguments = parser.parse_args()
+    parser.add_argument("--batch", type=int, default=20_000, help="samples a call")
+    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser.add_argument("--small", action="store_true", help="a network of seconds, 100 samples")
+    parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
+    given = parser.parse_args()
+    sizes, batch = (SMALL, 100) if given.small else (SIZES, given.batch)
     with tempfile.TemporaryDirectory() as cache:  # so that compile times are not those of a cache
         os.environ["HQC_CACHE_DIR"] = cache
-        rows = dict(measure(arguments.batch))
-    print(f"\n{'':28}{'samples/s':>12}")
-    for name, value in rows.items():
-        print(f"{name:28}{value:12,.0f}")
-    print(f"\n{'ratio':40}{'':>8}")
-    fast = rows["exact executor (fast)"]
-    for other in ("vitis predict", "catapult predict", "qonnx executor"):
-        print(f"{'exact executor / ' + other:40}{fast / rows[other]:8.1f}")
-    for name in ("vitis", "catapult"):
-        ratio = rows[f"{name} bridge"] / rows[f"{name} predict"]
-        print(f"{f'{name} bridge / predict':40}{ratio:8.1f}")
+        found = measure(sizes, batch, tuple(given.backends.split(",")))
+    print(found.json() if given.format == "json" else found.text())
 
 
 if __name__ == "__main__":

@@ -8,26 +8,32 @@ baseline its Hessian-vector product is used with inner products per layer, which
 not offer: one run gives all layers. Every side runs until each layer's standard error is within the
 tolerance; nothing is extrapolated. PyHessian runs with torch 2.13 as it is for these calls.
 
-    pip install PyHessian==0.1 && python tools/bench_hessian.py
+    pip install --no-deps PyHessian==0.1 && python tools/bench_hessian.py
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from comparison import Comparison, Figure, versions
 from torch import Tensor, nn
 
 from hqc.codesign.hessian.objective import Samples, Weights
-from hqc.codesign.hessian.sensitivity import fisher_traces, hessian_traces
+from hqc.codesign.hessian.sensitivity import Sensitivity, fisher_traces, hessian_traces
+from hqc.version import __version__
 
 SIZES = (16, 64, 32, 32, 5)
 CHUNK, MOST = 10, 20_000
+T = TypeVar("T")
 
 
 def tagger(samples: Samples, seed: int) -> nn.Sequential:
@@ -118,49 +124,75 @@ def at_once(model: nn.Sequential, samples: Samples, tolerance: float) -> list[np
     return list(np.array(forms).T)
 
 
-def timed(call: Callable[[], object]) -> tuple[float, object]:
+def timed(call: Callable[[], T]) -> tuple[float, T]:
     start = time.perf_counter()
     found = call()
     return time.perf_counter() - start, found
 
 
-def main() -> None:
+def compared(samples: Samples, seed: int, tolerance: float) -> Comparison:
+    """Seconds of each side; what they found stands in the notes."""
+    model = tagger(samples, seed)
+    objective = Weights(model, nn.functional.cross_entropy)
+    # torch.func loads what it needs at the first call: that is counted for nobody.
+    hessian_traces(objective, samples.part(0, 64), max_probes=2)
+    exact = fisher_traces(objective, samples, labels="model")  # for rectifiers; needs no probes
+    notes = [told("exact", [(x.trace, 0.0) for x in exact.layers])]
+
+    def ours() -> Sensitivity:
+        return hessian_traces(objective, samples, tolerance=tolerance, seed=seed)
+
+    seconds, found = min((timed(ours) for _ in range(3)), key=lambda pair: pair[0])
+    notes.append(told("hqc", [(x.trace, x.error) for x in found.layers]))
+    peers = {}
+    for name, run in PEERS.items():
+        peers[name], columns = timed(lambda run=run: run(model, samples, tolerance))  # type: ignore[misc]
+        notes.append(told(name, summary(columns), [len(column) for column in columns]))
+    shape, amount = "-".join(map(str, SIZES)), len(samples.targets)
+    return Comparison(
+        f"A float jet tagger {shape}, {amount:,} samples, each layer's trace to a standard error "
+        f"of {tolerance:.0%}, {torch.get_num_threads()} thread(s).",
+        (Figure("seconds for the traces of all layers", seconds, peers),),
+        {**versions("torch", "PyHessian"), "hqc": __version__},
+        notes,
+    )
+
+
+def told(
+    name: str, layers: Sequence[tuple[float, float]], probes: Sequence[int] | None = None
+) -> str:
+    found = ", ".join(f"{t:.3f}" + (f" ± {e:.3f}" if e else "") for t, e in layers)
+    return f"Traces, {name}: {found}" + (f"; probes {probes}" if probes else "") + "."
+
+
+#: PyHessian's own way, and what its parts allow beyond it.
+PEERS: dict[str, Callable[[nn.Sequential, Samples, float], list[np.ndarray]]] = {
+    "PyHessian, a run per layer": by_layer,
+    "PyHessian's product, all layers at once": at_once,
+}
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--samples", type=int, default=4096, help="at most")
     parser.add_argument("--data", type=Path, help="an npz in place of made-up samples")
     parser.add_argument("--tolerance", type=float, default=0.02, help="relative standard error")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="256 samples to 20 %%: seconds")
+    parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
     given = parser.parse_args()
+    if find_spec("pyhessian") is None:
+        print("error: PyHessian is not here: pip install --no-deps PyHessian==0.1", file=sys.stderr)
+        return 4
+    count, tolerance = (256, 0.2) if given.small else (given.samples, given.tolerance)
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
-    samples = read(given.data) if given.data else made_up(given.samples, given.seed)
-    samples = samples.part(0, given.samples)
-    model = tagger(samples, given.seed)
-    objective = Weights(model, nn.functional.cross_entropy)
-
-    first, _ = timed(lambda: hessian_traces(objective, samples.part(0, 64), max_probes=2))
-    print(f"first call of torch.func, which loads what it needs: {first:.2f} s, not counted below")
-    wanted = fisher_traces(objective, samples, labels="model")  # exact for rectifiers: no probes
-    print("exact          " + "".join(f"{x.trace:18.4f}" for x in wanted.layers))
-
-    def ours() -> object:
-        return hessian_traces(objective, samples, tolerance=given.tolerance, seed=given.seed)
-
-    rows: dict[str, tuple[float, list[tuple[float, float]]]] = {}
-    seconds, found = min((timed(ours) for _ in range(3)), key=lambda pair: pair[0])
-    rows["hqc"] = (seconds, [(x.trace, x.error) for x in found.layers])  # type: ignore[attr-defined]
-    for name, run in (("PyHessian", by_layer), ("its product", at_once)):
-        seconds, columns = timed(lambda run=run: run(model, samples, given.tolerance))  # type: ignore[misc]
-        rows[name] = (seconds, summary(columns))  # type: ignore[arg-type]
-        counts = ", ".join(str(len(c)) for c in columns)  # type: ignore[attr-defined]
-        print(f"{name}: probes {counts}")
-    for name, (seconds, layers) in rows.items():
-        figures = "".join(f"{trace:10.3f} +-{error:6.3f}" for trace, error in layers)
-        print(f"{name:15}{figures}  {seconds:9.3f} s")
-    for name in ("PyHessian", "its product"):
-        print(f"{name} / hqc: {rows[name][0] / rows['hqc'][0]:.0f} times the time")
+    samples = read(given.data) if given.data else made_up(count, given.seed)
+    found = compared(samples.part(0, count), given.seed, tolerance)
+    print(found.json() if given.format == "json" else found.text())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
