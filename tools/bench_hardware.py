@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from bench_emulation import jet_tagger
+from bench_emulation import SMALL, jet_tagger
+from comparison import Comparison, Figure, versions
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition, partition
@@ -50,6 +52,7 @@ from hqc.pipeline.backend import BackendOptions
 TIMEOUT = 3600.0
 #: A cutoff in nanoseconds that no path reaches: registers at the outputs alone.
 UNPIPELINED = 1e6
+OURS = "hqc"
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,16 @@ def main() -> None:
     parser.add_argument("--clock", type=float, default=5.0, help="nanoseconds")
     parser.add_argument("--styles", default="layers,hqc,da4ml,csd,multiply")
     parser.add_argument("--page", type=Path, help="write the table into this page")
+    parser.add_argument("--small", action="store_true", help="a network of seconds")
+    parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
     name = arguments.name or (Path(arguments.model).stem if arguments.model else "jet tagger")
-    model = integer_model(arguments.model)
+    model = jet_tagger(7, 0.5, SMALL) if arguments.small else integer_model(arguments.model)
     parts = partition(model)
     network = read_network(model, parts)
     known: dict[str, Callable[[Path], Iterator[Row]]] = {
         "layers": lambda f: layered(network, parts, arguments.clock, f),
-        "hqc": lambda f: whole("hqc", lower(network), network, parts, arguments.clock, f),
+        "hqc": lambda f: whole(OURS, lower(network), network, parts, arguments.clock, f),
         "da4ml": lambda f: da4ml_flow(network, parts, arguments.clock, f),
         "csd": lambda f: whole(
             "CSD shift-add trees", csd(network), network, parts, arguments.clock, f
@@ -86,10 +91,14 @@ def main() -> None:
     }
     rows: list[Row] = []
     for style in arguments.styles.split(","):
-        with tempfile.TemporaryDirectory() as scratch:
+        # da4ml's pipeliner prints; stdout is for the result
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
             for row in known[style](Path(scratch)):
                 rows.append(row)
-                print(line(row), flush=True)
+                print(line(row), file=sys.stderr, flush=True)
+    if arguments.format == "json":
+        print(compared(rows, name, arguments.clock).json())
+        return
     text = table(rows, arguments.clock)
     print(f"\n{text}")
     if arguments.page:
@@ -102,7 +111,7 @@ def integer_model(path: str | None) -> Model:
 
 def progress(event: Event) -> None:
     if event.seconds is not None:
-        print(f"  {event.name}: {event.seconds:.1f} s", flush=True)
+        print(f"  {event.name}: {event.seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 # --- styles ---------------------------------------------------------------------------------
@@ -112,7 +121,7 @@ def layered(network: Network, parts: Partition, clock: float, folder: Path) -> I
     """hqc's RTL, each layer by itself."""
     emit(lower(network), parts, clock, folder)
     found = estimate_project(folder, timeout=TIMEOUT, watch=progress)
-    yield Row("hqc, sum of its layers", found.total, found.latency)
+    yield Row(f"{OURS}, sum of its layers", found.total, found.latency)
 
 
 def whole(
@@ -190,21 +199,33 @@ def products(network: Network) -> Design:
 
 def da4ml_flow(network: Network, parts: Partition, clock: float, folder: Path) -> Iterator[Row]:
     """da4ml's tracer, solver, pipeliner and Verilog, with as many stages as hqc's."""
-    from da4ml.codegen import VerilogModel
-    from da4ml.trace import HWConfig, comb_trace, to_pipeline
-
     stages = emit(lower(network), parts, clock, folder / "hqc")
+    found, held = da4ml_figures(solved_by_da4ml(network), stages, folder / "da4ml")
+    yield Row("da4ml's own Verilog", found, held + 1)
+
+
+def solved_by_da4ml(network: Network) -> Any:
+    """The network as da4ml's logic, not yet pipelined."""
+    from da4ml.trace import HWConfig, comb_trace
+
     inputs, output = traced(network, HWConfig(1, -1, -1))
-    logic = comb_trace(inputs, output)
+    return comb_trace(inputs, output)
+
+
+def da4ml_figures(logic: Any, stages: int, folder: Path) -> tuple[Figures, int]:
+    """What Yosys makes of da4ml's Verilog, and how many solutions its pipeline has."""
+    from da4ml.codegen import VerilogModel
+    from da4ml.trace import to_pipeline
+
     cutoff = math.ceil(logic.latency[1] / stages)
     while len(to_pipeline(logic, cutoff).solutions) >= stages:  # its latency is one more
         cutoff += 1
     while len(to_pipeline(logic, cutoff).solutions) < stages - 1:
         cutoff -= 1
     with contextlib.redirect_stdout(io.StringIO()):
-        model = VerilogModel(logic, "net", folder / "da4ml", latency_cutoff=cutoff)
+        model = VerilogModel(logic, "net", folder, latency_cutoff=cutoff)
         model.write()
-    files = sorted((folder / "da4ml").rglob("*.v"))
+    files = sorted(folder.rglob("*.v"))
     texts = {file: file.read_text() for file in files}
     used = [
         file
@@ -213,8 +234,7 @@ def da4ml_flow(network: Network, parts: Partition, clock: float, folder: Path) -
     ]
     used = [f for f in used if "lookup" not in f.stem and "wrapper" not in f.stem]
     found = measure(used, "net", timeout=TIMEOUT, watch=progress)
-    held = len(to_pipeline(logic, cutoff).solutions)
-    yield Row("da4ml's own Verilog", found, held + 1)
+    return found, len(to_pipeline(logic, cutoff).solutions)
 
 
 def traced(network: Network, config: Any) -> tuple[Any, Any]:
@@ -267,6 +287,29 @@ def table(rows: Sequence[Row], clock: float) -> str:
     return "\n".join((*head, *map(line, rows), "", f"{find()}, clock {clock:g} ns."))
 
 
+def compared(rows: Sequence[Row], name: str, clock: float) -> Comparison:
+    """hqc's whole design beside the others; what has no pipeline is compared in LUTs alone."""
+    ours = next(row for row in rows if row.style == OURS)
+    others = [row for row in rows if not row.style.startswith(OURS)]
+    kinds_of: dict[str, Callable[[Row], float]] = {
+        "LUT1 to LUT6": lambda row: row.figures.lut,
+        "LUTs after pairing, Yosys' estimate": lambda row: row.figures.packed,
+        "flip-flops": lambda row: row.figures.flip_flops,
+        "longest path, ns": lambda row: row.figures.delay_ns,
+    }
+    figures = []
+    for what, read in kinds_of.items():
+        rivals = [row for row in others if row.latency > 1 or "LUT" in what]
+        figures.append(Figure(what, read(ours), {row.style: read(row) for row in rivals}))
+    stages = ", ".join(f"{row.style} {row.latency}" for row in (ours, *others))
+    return Comparison(
+        f"{name}, synthesised whole for fpga-xcup, clock {clock:g} ns.",
+        figures,
+        {"synthesis": str(find()), **versions("da4ml")},
+        (f"Latency in cycles: {stages}.",),
+    )
+
+
 def insert(page: Path, name: str, text: str) -> None:
     """Put a table between the marks of its name."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
@@ -280,4 +323,4 @@ def insert(page: Path, name: str, text: str) -> None:
 if __name__ == "__main__":
     start = time.perf_counter()
     main()
-    print(f"{time.perf_counter() - start:.0f} s in all")
+    print(f"{time.perf_counter() - start:.0f} s in all", file=sys.stderr)
