@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--model", help="default: a jet tagger of random weights, half of them 0")
     parser.add_argument("--name", help="what the table calls it")
     parser.add_argument("--clock", type=float, default=5.0, help="nanoseconds")
-    parser.add_argument("--styles", default="layers,hqc,da4ml,csd,multiply")
+    parser.add_argument("--styles", default="layers,hqc,da4ml,alkaid,csd,multiply")
     parser.add_argument("--page", type=Path, help="write the table into this page")
     parser.add_argument("--small", action="store_true", help="a network of seconds")
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
@@ -82,6 +82,7 @@ def main() -> None:
         "layers": lambda f: layered(network, parts, arguments.clock, f),
         "hqc": lambda f: whole(OURS, lower(network), network, parts, arguments.clock, f),
         "da4ml": lambda f: da4ml_flow(network, parts, arguments.clock, f),
+        "alkaid": lambda f: alkaid_flow(network, parts, arguments.clock, f),
         "csd": lambda f: whole(
             "CSD shift-add trees", csd(network), network, parts, arguments.clock, f
         ),
@@ -194,7 +195,7 @@ def products(network: Network) -> Design:
         return lower(network)
 
 
-# --- da4ml's own flow -----------------------------------------------------------------------
+# --- flows of others ------------------------------------------------------------------------
 
 
 def da4ml_flow(network: Network, parts: Partition, clock: float, folder: Path) -> Iterator[Row]:
@@ -206,10 +207,10 @@ def da4ml_flow(network: Network, parts: Partition, clock: float, folder: Path) -
 
 def solved_by_da4ml(network: Network) -> Any:
     """The network as da4ml's logic, not yet pipelined."""
-    from da4ml.trace import HWConfig, comb_trace
+    from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
 
-    inputs, output = traced(network, HWConfig(1, -1, -1))
-    return comb_trace(inputs, output)
+    config = HWConfig(1, -1, -1)
+    return comb_trace(*traced(network, lambda size: FixedVariableArrayInput(size, config)))
 
 
 def da4ml_figures(logic: Any, stages: int, folder: Path) -> tuple[Figures, int]:
@@ -237,16 +238,32 @@ def da4ml_figures(logic: Any, stages: int, folder: Path) -> tuple[Figures, int]:
     return found, len(to_pipeline(logic, cutoff).solutions)
 
 
-def traced(network: Network, config: Any) -> tuple[Any, Any]:
-    """The network in da4ml's tracer; it rounds ties up where the model rounds them to even."""
-    from da4ml.trace import FixedVariableArrayInput
+def alkaid_flow(network: Network, parts: Partition, clock: float, folder: Path) -> Iterator[Row]:
+    """The same of alkaid, da4ml's successor; its ternary adders, which Yosys makes larger, off."""
+    from alkaid.codegen import RTLModel
+    from alkaid.trace import FVArrayInput, HWConfig, trace
 
+    stages = emit(lower(network), parts, clock, folder / "hqc")
+    config = HWConfig(1, -1, -1)
+    logic = trace(*traced(network, lambda size: FVArrayInput(size, config)))
+    files = folder / "alkaid"
+    # its input is a register, too: one stage less between registers
+    model = RTLModel(
+        logic, files, "net", n_stages=stages - 1, print_latency=False, ternary_fuse=False
+    )
+    model.write()
+    used = [f for f in sorted(files.rglob("*.v")) if "wrapper" not in f.stem]
+    found = measure(used, "net", timeout=TIMEOUT, watch=progress)
+    yield Row("alkaid's own Verilog", found, stages)
+
+
+def traced(network: Network, given_of: Callable[[int], Any]) -> tuple[Any, Any]:
+    """The network in such a tracer; it rounds ties up where the model rounds them to even."""
     values: dict[str, Any] = {}
     for layer in network.layers:
         if isinstance(layer, kinds.Input):
-            given = FixedVariableArrayInput(layer.size, config)
-            values[layer.name] = assigned(given, layer.result)
-            first = given
+            first = given_of(layer.size)
+            values[layer.name] = quantised(first, layer.result, "WRAP", "TRN")
         elif isinstance(layer, kinds.Dense):
             x = values[layer.sources[0]]
             values[layer.name] = assigned(x @ layer.weight.values + layer.bias.values, layer.result)
@@ -255,19 +272,18 @@ def traced(network: Network, config: Any) -> tuple[Any, Any]:
             x = x.relu() if layer.function == "relu" else x
             values[layer.name] = assigned(x, layer.result)
         else:
-            raise SystemExit(f"da4ml's row has no form of {type(layer).__name__}")
+            raise SystemExit(f"the tracers' rows have no form of {type(layer).__name__}")
     return first, values[network.outputs[0]]
 
 
 def assigned(x: Any, type_: FixedType) -> Any:
     rounding = "TRN" if type_.rounding is Rounding.FLOOR else "RND"
+    return quantised(x, type_, "WRAP" if type_.overflow is Overflow.WRAP else "SAT", rounding)
+
+
+def quantised(x: Any, type_: FixedType, overflow: str, rounding: str) -> Any:
     integer = type_.width - type_.fraction - int(type_.signed)
-    first = not hasattr(x, "_vars") or all(v._from == () for v in np.ravel(x._vars))
-    if first or type_.overflow is Overflow.WRAP:
-        return x.quantize(
-            type_.signed, integer, type_.fraction, "WRAP", "TRN" if first else rounding
-        )
-    return x.quantize(type_.signed, integer, type_.fraction, "SAT", rounding)
+    return x.quantize(type_.signed, integer, type_.fraction, overflow, rounding)
 
 
 # --- the table ------------------------------------------------------------------------------
@@ -305,7 +321,7 @@ def compared(rows: Sequence[Row], name: str, clock: float) -> Comparison:
     return Comparison(
         f"{name}, synthesised whole for fpga-xcup, clock {clock:g} ns.",
         figures,
-        {"synthesis": str(find()), **versions("da4ml")},
+        {"synthesis": str(find()), **versions("da4ml", "alkaid")},
         (f"Latency in cycles: {stages}.",),
     )
 
