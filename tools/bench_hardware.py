@@ -239,22 +239,30 @@ def da4ml_figures(logic: Any, stages: int, folder: Path) -> tuple[Figures, int]:
 
 
 def alkaid_flow(network: Network, parts: Partition, clock: float, folder: Path) -> Iterator[Row]:
-    """The same of alkaid, da4ml's successor; its ternary adders, which Yosys makes larger, off."""
-    from alkaid.codegen import RTLModel
+    """The same of alkaid, da4ml's successor."""
+    stages = emit(lower(network), parts, clock, folder / "hqc")
+    found = alkaid_figures(solved_by_alkaid(network), stages, folder / "alkaid")
+    yield Row("alkaid's own Verilog", found, stages)
+
+
+def solved_by_alkaid(network: Network) -> Any:
+    """The network as alkaid's logic, not yet pipelined."""
     from alkaid.trace import FVArrayInput, HWConfig, trace
 
-    stages = emit(lower(network), parts, clock, folder / "hqc")
     config = HWConfig(1, -1, -1)
-    logic = trace(*traced(network, lambda size: FVArrayInput(size, config)))
-    files = folder / "alkaid"
-    # its input is a register, too: one stage less between registers
-    model = RTLModel(
-        logic, files, "net", n_stages=stages - 1, print_latency=False, ternary_fuse=False
-    )
-    model.write()
-    used = [f for f in sorted(files.rglob("*.v")) if "wrapper" not in f.stem]
-    found = measure(used, "net", timeout=TIMEOUT, watch=progress)
-    yield Row("alkaid's own Verilog", found, stages)
+    return trace(*traced(network, lambda size: FVArrayInput(size, config)))
+
+
+def alkaid_figures(logic: Any, stages: int, folder: Path) -> Figures:
+    """What Yosys makes of alkaid's Verilog; its ternary adders, which are larger there, are off."""
+    from alkaid.codegen import RTLModel
+
+    # inputs are registered, too: one stage of logic less than there are registers
+    RTLModel(
+        logic, folder, "net", n_stages=stages - 1, print_latency=False, ternary_fuse=False
+    ).write()
+    used = [file for file in sorted(folder.rglob("*.v")) if "wrapper" not in file.stem]
+    return measure(used, "net", timeout=TIMEOUT, watch=progress)
 
 
 def traced(network: Network, given_of: Callable[[int], Any]) -> tuple[Any, Any]:
