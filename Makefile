@@ -6,9 +6,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # For the tests of its adapter; its own pins (and CUDA) contradict those of constraints.txt.
 FINN   := finn-plus==1.6.1
+# What `make bench` compares with; neither is needed to compile anything.
+PEERS  := PyHessian==0.1 alkaid==0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test lint long clean
+.PHONY: help install demo docs test lint long bench clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo 'hqc needs Python 3.11 or newer; try: make PYTHON=python3.11'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,brevitas,plots,datasets,torchao,iree,estimate,rtl]'
-	$(BIN)/python -m pip install --quiet --no-deps '$(FINN)'
+	$(BIN)/python -m pip install --quiet --no-deps '$(FINN)' $(PEERS)
 	@touch $@
 
 demo: $(STAMP)  ## sensitivities, bit widths, training and both backends on a toy of LHC jets
@@ -49,6 +51,9 @@ test: lint  ## lint, then all tests but the long ones
 
 long: $(STAMP)  ## the long tests
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m long
+
+bench: $(STAMP)  ## comparisons with other tools, into docs/benchmarks.md: 10 to 20 minutes
+	$(BIN)/python tools/bench.py
 
 clean:  ## remove everything made here
 	rm -rf $(VENV) .typeroot build dist hqc.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache

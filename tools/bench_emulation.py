@@ -159,7 +159,7 @@ def measure(sizes: tuple[int, ...], batch: int, names: tuple[str, ...]) -> Compa
     """Samples per second of everything, each checked against the exact executor first."""
     model = jet_tagger(7, sizes=sizes)
     x = np.random.default_rng(1).normal(scale=2, size=(batch, sizes[0])).astype(np.float32)
-    fast = Fast(model)
+    fast = Fast(model, threads=1)  # as its peers have
     found = [emulations(BACKENDS[name], model, fast, x) for name in names]
     ours = rate(lambda: fast.run({"x": x}), batch)
     peers = {"qonnx's executor, one sample a call": qonnx_rate(model, x)}

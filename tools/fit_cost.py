@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from measure_layers import CLOCK_NS, Sample, read, solved_network
 from random_layers import KINDS, random_network
-from random_requantisers import FIRST, requantiser_table
+from random_requantisers import FIRST, TRIES, requantiser_table
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
@@ -68,13 +68,14 @@ def main() -> int:
         "--test", type=int, default=66, metavar="N", help="layers held out: the last ones"
     )
     p.add_argument("--target", default=LUTS, choices=list(_UNITS))
+    p.add_argument("--tries", type=int, default=TRIES, help="requantisers per size in their table")
     p.add_argument("--write", action="store_true", help=f"replace the target in {TABLE.name}")
     options = p.parse_args()
     start = _start(options.target)
     rows = _rows(read(options.layers), options.target, start.register)
     seen, unseen = rows[: -options.test], rows[-options.test :]
     fit = _fit(start, seen, read(options.solved))
-    fit = replace(fit, requantisers=tuple(map(tuple, requantiser_table(fit))))
+    fit = replace(fit, requantisers=tuple(map(tuple, requantiser_table(fit, options.tries))))
     bars = _print(fit, seen, unseen)
     record = _record(fit, bars, seen, unseen, flow_of(options.target, CLOCK_NS).name)
     if options.write:

@@ -11,22 +11,23 @@ from hqc.backends.estimate.quick import Coefficients
 from hqc.backends.layers import Constant, Input, Layer, Network, Requantise, Threshold
 from hqc.numerics.types import Codes, FixedType, Overflow, Range, Rounding
 
-__all__ = ["FIRST", "random_requantiser", "requantiser_table"]
+__all__ = ["FIRST", "TRIES", "random_requantiser", "requantiser_table"]
 
 #: Least width of the accumulator, and of the result, in the table.
 FIRST = (4, 2)
 _WIDTHS, _BITS = range(FIRST[0], 25), range(FIRST[1], 11)
-_TRIES = 10
+#: Requantisers of which a size in the table is the mean.
+TRIES = 10
 
 
-def requantiser_table(fit: Coefficients) -> list[list[float]]:
-    """Sizes of a requantiser by the widths of its accumulator and its result."""
+def requantiser_table(fit: Coefficients, tries: int = TRIES) -> list[list[float]]:
+    """Sizes of a requantiser by the widths of its accumulator and its result, means of so many."""
     rng = np.random.default_rng(5)
     table = []
     for width in _WIDTHS:
         row = []
         for bits in _BITS:
-            tried = [random_requantiser(rng, width, bits) for _ in range(_TRIES)]
+            tried = [random_requantiser(rng, width, bits) for _ in range(tries)]
             row.append(round(float(np.mean([fit.whole(tallies(n)["y"]) for n in tried])), 2))
         table.append(row)
     return table

@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         default=1000,
         help="test jets compared per backend, and as many generated samples",
     )
+    found.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--small", action="store_true", help="few jets, few epochs, two budgets")
     found.add_argument("-o", "--output", type=Path, default=Path("build/paper"))
@@ -118,7 +119,7 @@ def run(given: argparse.Namespace) -> int:
     figures(given.output, traces, planner, rows, best)
     print("\n" + table(rows))
     print(f"\nbest on the validation part: hessian within {best.bits} bits; compiling it")
-    for backend in BACKENDS:
+    for backend in given.backends:
         print(compiled(best, parts, given.output, backend, given.check))
     record(given.output / "paper.json", rows)
     print(f"figures, projects and numbers in {given.output}, {time.perf_counter() - start:.0f} s")

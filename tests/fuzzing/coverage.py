@@ -44,9 +44,12 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--backends", default="vitis,catapult,rtl")
     parser.add_argument("--io", default="io_parallel,io_stream")
+    parser.add_argument("--only", default="", help="rows whose section or title holds this")
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
     asked = parser.parse_args()
-    table = rows()
+    table = [row for row in rows() if asked.only in f"{row[0]}: {row[1]}"]
+    if not table:
+        parser.error(f"no row's section or title holds {asked.only!r}")
     able = {name: b.capabilities().io for name, b in Registry.builtin().backends.items()}
     wanted = [(b, io) for b in asked.backends.split(",") for io in asked.io.split(",")]
     targets = [(backend, io) for backend, io in wanted if io in able[backend]]
