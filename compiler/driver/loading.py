@@ -99,7 +99,7 @@ def _parse(path: Path, data: bytes, hawq_model: object, registry: Registry | Non
     if hawq_model is not None and path.suffix not in (".pt", ".pth"):
         raise reject("HQC001", f"{path}: --hawq-model is for a HAWQ state dict in a .pt file")
     if path.suffix == ".onnx":
-        return ir.from_bytes(data, str(path))
+        return ir.from_bytes(data, str(path), path.parent)
     if path.suffix in (".pt", ".pth", ".pt2"):
         from hqc.frontends.hawq.files import is_checkpoint, load_file
         from hqc.frontends.torch_export import from_exported

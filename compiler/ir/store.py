@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,15 +312,21 @@ def load(path: Path) -> Model:
         data = path.read_bytes()
     except OSError as error:
         raise reject("HQC002", f"cannot read {path}: {error.strerror}") from error
-    return from_bytes(data, str(path))
+    return from_bytes(data, str(path), path.parent)
 
 
-def from_bytes(data: bytes, origin: str) -> Model:
+def from_bytes(data: bytes, origin: str, folder: Path | None = None) -> Model:
     """Read `.onnx` bytes; `origin` names them in messages.
 
+    Args:
+        data: the bytes.
+        origin: what they are called.
+        folder: where the model's file lies, and files with data of its tensors may lie.
+
     Raises:
-        HqcError: HQC002, the bytes are not an ONNX model, or its annotations are damaged; HQC008,
-            these are of a version that this hqc does not read.
+        HqcError: HQC002, the bytes are not an ONNX model, data of its tensors are not in `folder`,
+            or its annotations are damaged; HQC008, these are of a version that this hqc does not
+            read.
     """
     from google.protobuf.message import DecodeError
 
@@ -335,6 +342,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
         ) from error
     if not proto.graph.node or not proto.graph.output:
         raise reject("HQC002", f"{origin} holds no graph", helps=("export the model again",))
+    _embed(proto, origin, folder)
     try:
         model = onnx_ir.serde.deserialize_model(proto)
     except Exception as error:
@@ -352,6 +360,27 @@ def from_bytes(data: bytes, origin: str) -> Model:
             helps=(formats.GRAPH.remedy,),
         ) from error
     return model
+
+
+def _embed(proto: onnx.ModelProto, origin: str, folder: Path | None) -> None:
+    """Take data that lie in other files into the model; onnx refuses places outside of `folder`.
+
+    onnx_ir would open whatever path the model names, seen from the working folder.
+    """
+    from onnx.external_data_helper import load_external_data_for_model
+
+    try:
+        load_external_data_for_model(proto, str(folder or os.devnull))
+    except Exception as error:
+        raise reject(
+            "HQC002",
+            f"{origin} keeps data of its tensors in another file, which cannot be read",
+            notes=(str(error).strip()[:300],),
+            helps=(
+                "keep that file beside the model, or save the model with its data in it: "
+                "onnx.save(onnx.load(path), path)",
+            ),
+        ) from error
 
 
 @dataclass(frozen=True)
