@@ -149,6 +149,17 @@ BENCHMARKS = (
         needs=_HARDWARE,
     ),
     Benchmark(
+        "sparse",
+        "Verilog of a sparse network",
+        "The same with few weights. Networks as HGQ2 trains them, with widths that differ from "
+        "element to element, are not in these figures.",
+        "bench_hardware.py",
+        compared,
+        options=("--seed", "8", "--zeros", "0.8", "--styles", "hqc,da4ml,alkaid,csd"),
+        small=("--small", "--styles", "hqc,alkaid"),  # as `hardware`: the options are what differs
+        needs=_HARDWARE,
+    ),
+    Benchmark(
         "quick",
         "Predicted LUTs",
         "`hqc estimate --quick` beside what other tools say that their own logic costs.",

@@ -21,9 +21,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from bench_emulation import SMALL, jet_tagger
+from bench_emulation import SIZES, SMALL, jet_tagger
 from comparison import Comparison, Figure, versions
-from onnx_ir import Model
 
 from hqc.analysis.partition import Partition, partition
 from hqc.backends import layers as kinds
@@ -66,7 +65,9 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", help="default: a jet tagger of random weights, half of them 0")
+    parser.add_argument("--model", help="default: a jet tagger of random weights")
+    parser.add_argument("--seed", type=int, default=7, help="of those weights")
+    parser.add_argument("--zeros", type=float, default=0.5, help="share of them that is 0")
     parser.add_argument("--name", help="what the table calls it")
     parser.add_argument("--clock", type=float, default=5.0, help="nanoseconds")
     parser.add_argument("--styles", default="layers,hqc,da4ml,alkaid,csd,multiply")
@@ -75,7 +76,12 @@ def main() -> None:
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
     name = arguments.name or (Path(arguments.model).stem if arguments.model else "jet tagger")
-    model = jet_tagger(7, 0.5, SMALL) if arguments.small else integer_model(arguments.model)
+    sizes = SMALL if arguments.small else SIZES
+    model = (
+        run_passes(load(arguments.model), DEFAULT)
+        if arguments.model
+        else jet_tagger(arguments.seed, arguments.zeros, sizes)
+    )
     parts = partition(model)
     network = read_network(model, parts)
     known: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -98,16 +104,15 @@ def main() -> None:
                 rows.append(row)
                 print(line(row), file=sys.stderr, flush=True)
     if arguments.format == "json":
-        print(compared(rows, name, arguments.clock).json())
+        shape = "-".join(map(str, sizes))
+        random = f"A jet tagger {shape}, random 6-bit weights, {arguments.zeros:.0%} of them 0"
+        setting = name if arguments.model else random
+        print(compared(rows, setting, arguments.clock).json())
         return
     text = table(rows, arguments.clock)
     print(f"\n{text}")
     if arguments.page:
         insert(arguments.page, name, text)
-
-
-def integer_model(path: str | None) -> Model:
-    return run_passes(load(path), DEFAULT) if path else jet_tagger(7, zeros=0.5)
 
 
 def progress(event: Event) -> None:

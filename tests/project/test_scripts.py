@@ -174,7 +174,7 @@ def test_links_make_a_package(tmp_path: Path) -> None:
 
 
 #: Also in `tools/bench.py`, which a test compares with these.
-BENCHMARKS = ("emulation", "hessian", "hardware", "quick", "passes")
+BENCHMARKS = ("emulation", "hessian", "hardware", "sparse", "quick", "passes")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
