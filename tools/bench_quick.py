@@ -118,8 +118,9 @@ def compared(networks: tuple[tuple[int, float], ...], sizes: tuple[int, ...]) ->
     shape = "-".join(map(str, sizes))
     shares = " and ".join(f"{zeros:.0%}" for _, zeros in networks)
     notes = [
-        "hqc's coefficients were fitted to random layers, as these are; the sums of trained networks "
-        "are taken to be within 12 %. The others have solved for the adders that they count."
+        "hqc's coefficients were fitted to random layers, as these are; the sums of trained "
+        "networks are taken to be within 12 %. The others have solved for the adders that they "
+        "count."
     ]
     for (_, zeros), each in zip(networks, found, strict=True):
         told = [f"{n} {p.predicted:,.0f} of {p.counted:,}" for n, p in each.items() if n != "Yosys"]
