@@ -130,7 +130,7 @@ def need(modules: tuple[str, ...], programs: tuple[str, ...] = ()) -> None:
 
 def inputs(folder: Path) -> None:
     """Layers that Yosys measured once, layers that are counted now, and jets that are noise."""
-    shutil.copy(ROOT / "tests" / "data" / "layers.jsonl", folder)
+    shutil.copy(ROOT / "tests" / "measured" / "layers.jsonl", folder)
     random = np.random.default_rng(0)
     x = random.normal(size=(600, 16)).astype(np.float32)
     y = (x[:, :5] + random.normal(scale=0.5, size=(600, 5))).argmax(axis=1)
