@@ -23,7 +23,7 @@ from hqc.diagnostics import HqcError, reject
 from hqc.numerics.types import FixedType
 from hqc.text import parse_type
 
-__all__ = ["Project", "read_design", "read_project"]
+__all__ = ["Project", "read_project"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +43,6 @@ class Project:
     latency: int
     stalls: bool
     places: Mapping[tuple[str, Wire], str]
-
-
-def read_design(directory: Path) -> Design:
-    """The design of a project's Verilog.
-
-    Raises:
-        HqcError: HQC425, as for `read_project`.
-    """
-    return read_project(directory).design
 
 
 def read_project(directory: Path) -> Project:

@@ -18,7 +18,7 @@ from hqc.backends.rtl.circuit import Circuit, Input, Op, evaluate
 from hqc.backends.rtl.design import Design, Port, run
 from hqc.backends.rtl.emission.expressions import Operand, expression
 from hqc.backends.rtl.reading.ops import operation
-from hqc.backends.rtl.reading.readback import read_design, read_project
+from hqc.backends.rtl.reading.readback import read_project
 from hqc.backends.rtl.reading.terms import (
     Binary,
     Cat,
@@ -82,7 +82,7 @@ def test_a_design_comes_back_as_it_was_written(
     want, got = run(design, inputs), run(found.design, inputs)
     for block in design.blocks:
         np.testing.assert_array_equal(got[block.name], want[block.name])
-        assert read_design(folder).of(block.name).size == block.size
+        assert read_project(folder).design.of(block.name).size == block.size
 
 
 def lines_of(project: Path) -> Iterator[tuple[Path, int, str]]:
