@@ -79,7 +79,7 @@ def _evaluate(model: Model, node: Node, computed: Container[Value]) -> np.ndarra
 
 def _is_grid_expression(node: Node) -> bool:
     """Codes times scale: the form in which folded weights are kept."""
-    from hqc.analysis.semantics import grid_constant
+    from hqc.analysis.grid_constants import grid_constant
 
     return grid_constant(node.outputs[0]) is not None
 

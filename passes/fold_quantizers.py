@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.dependence import computed_values
-from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
+from hqc.analysis.dependence import computed_values, exact_values_known
+from hqc.analysis.grid_constants import GridConstant, grid_constant
 from hqc.ir import Array, bypass, location_of, nodes, replace_output
 from hqc.ir.names import kept_names
 from hqc.ir.operators import BipolarQuant, Quant, is_power_of_two, is_quantiser

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from onnx_ir import Model, Node
 
-from hqc.analysis.semantics import chain_step
+from hqc.analysis.chain_steps import chain_step
 from hqc.ir import State, location_of, nodes, replace_output
 from hqc.ir.names import kept_names
 from hqc.ir.operators import is_single

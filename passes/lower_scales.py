@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.chain_steps import MERGES, chain_step, is_pass_through
+from hqc.analysis.dependence import data_input
 from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, is_linear
 from hqc.analysis.rearrangements import data_sources, is_movement
-from hqc.analysis.semantics import MERGES, chain_step, data_input, is_pass_through
 from hqc.diagnostics import reject
 from hqc.ir import State, location_of
 from hqc.ir.edits import remove_unused
@@ -152,7 +153,8 @@ class _Lowering:
         elif is_pass_through(node):
             self._open[out] = self._open[known[0]]
         else:
-            self._step(node, known[0], chain_step(node) if len(known) == 1 else None)
+            step = chain_step(node, self.emitter.computed) if len(known) == 1 else None
+            self._step(node, known[0], step)
         return True
 
     def _merge(self, node: Node, x: Form, y: Form) -> None:

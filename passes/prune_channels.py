@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.dependence import data_input, exact_values_known
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, fit, value_range
-from hqc.analysis.semantics import data_input, exact_values_known
 from hqc.ir import (
     Array,
     State,

@@ -59,13 +59,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "epsilon of batch norm dropped",
-        "compiler/analysis/semantics.py",
+        "compiler/analysis/chain_steps.py",
         "factor = g / square_root(v + epsilon)",
         "factor = g / square_root(v)",
     ),
     Mutation(
         "sign of a subtracted bias",
-        "compiler/analysis/semantics.py",
+        "compiler/analysis/chain_steps.py",
         '"Sub": lambda c: (_ONE, -c)',
         '"Sub": lambda c: (_ONE, c)',
     ),

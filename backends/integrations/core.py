@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from onnx_ir import Node, Value
 
+from hqc.analysis.chain_steps import is_pass_through
+from hqc.analysis.dependence import exact_values_known
 from hqc.analysis.partition import MAXIMA, Partition, Port, partition
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import integers
 from hqc.analysis.rearrangements import is_movement, movement, sample_shape
-from hqc.analysis.semantics import exact_values_known, is_pass_through
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from onnx_ir import Model, Node
 
+from hqc.analysis.chain_steps import is_pass_through
 from hqc.analysis.partition import Partition
 from hqc.analysis.rearrangements import is_movement
-from hqc.analysis.semantics import is_pass_through
 from hqc.backends.layers.constants import Illegal, c_name
 from hqc.backends.layers.layers import Activation, Input, Layer, Network
 from hqc.backends.layers.layout import hardware_shape, simplify

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from onnx_ir import DataType, Node, Value
 
+from hqc.analysis.chain_steps import is_pass_through
 from hqc.analysis.partition import Partition
 from hqc.analysis.rearrangements import is_movement, movement, sample_shape
-from hqc.analysis.semantics import is_pass_through
 from hqc.backends.layers.constants import Illegal, c_name
 from hqc.backends.layers.layers import Layer
 from hqc.backends.layers.layout import hardware_index, hardware_shape, is_identity

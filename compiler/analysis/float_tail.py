@@ -11,7 +11,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.dependence import computed_values
-from hqc.analysis.semantics import grid_constant
+from hqc.analysis.grid_constants import grid_constant
 from hqc.ir import Array, constant
 from hqc.ir.onnxruntime_session import session
 

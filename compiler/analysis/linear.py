@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Node
 
-from hqc.analysis.semantics import GridConstant, grid_constant
+from hqc.analysis.grid_constants import GridConstant, grid_constant
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import location_of
 from hqc.ir.windows import Taps, divisors

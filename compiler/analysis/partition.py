@@ -17,18 +17,11 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.dependence import computed_values
+from hqc.analysis.chain_steps import after_cast, chain_step, check_per_channel, is_pass_through
+from hqc.analysis.dependence import computed_values, data_input
 from hqc.analysis.float_tail import FloatTail
+from hqc.analysis.grid_constants import grid_constant, round_float
 from hqc.analysis.rearrangements import RESHAPES, is_movement, movement
-from hqc.analysis.semantics import (
-    after_cast,
-    chain_step,
-    check_per_channel,
-    data_input,
-    grid_constant,
-    is_pass_through,
-    round_float,
-)
 from hqc.analysis.step_functions import Coder, Quantiser, Thresholds, real_step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, type_of

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Node, Value
 
+from hqc.analysis.chain_steps import is_pass_through
+from hqc.analysis.dependence import exact_values_known
+from hqc.analysis.grid_constants import grid_constant
 from hqc.analysis.partition import MAXIMA
 from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement, sample_shape
-from hqc.analysis.semantics import exact_values_known, grid_constant, is_pass_through
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant

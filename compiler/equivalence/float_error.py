@@ -18,9 +18,10 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.chain_steps import chain_step, is_pass_through
+from hqc.analysis.dependence import data_input
 from hqc.analysis.partition import MAXIMA, coder_of, computed_nodes, host_tail
 from hqc.analysis.rearrangements import is_movement, move, movement
-from hqc.analysis.semantics import chain_step, data_input, is_pass_through
 from hqc.analysis.step_functions import Coder, Thresholds
 from hqc.equivalence.float_sums import SUMS, Sums, widest
 from hqc.execution.reference import Reference

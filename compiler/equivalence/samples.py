@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.chain_steps import chain_step, is_pass_through
+from hqc.analysis.dependence import data_input
+from hqc.analysis.grid_constants import grid_constant
 from hqc.analysis.partition import coder_of, first_quantisers, is_linear
 from hqc.analysis.rearrangements import is_movement
-from hqc.analysis.semantics import chain_step, data_input, grid_constant, is_pass_through
 from hqc.analysis.step_functions import Coder, Thresholds
 from hqc.analysis.workload import affordable
 from hqc.ir import Array

@@ -18,11 +18,12 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.chain_steps import is_pass_through
+from hqc.analysis.dependence import exact_values_known
 from hqc.analysis.partition import MAXIMA, Partition, partition
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, integers
 from hqc.analysis.rearrangements import is_movement, movement, sample_shape
-from hqc.analysis.semantics import exact_values_known, is_pass_through
 from hqc.diagnostics import reject
 from hqc.execution.im2col import unfold
 from hqc.ir import Array, location_of

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.dependence import computed_values
+from hqc.analysis.chain_steps import MERGES, after_cast, chain_step, is_pass_through
+from hqc.analysis.dependence import computed_values, data_input
 from hqc.analysis.float_tail import FloatTail
 from hqc.analysis.linear import average, maximum, no_form, weighted_sum
 from hqc.analysis.partition import coder_of, computed_nodes, encode, host_tail
 from hqc.analysis.rearrangements import Movement, is_movement, move, movement, sample_shape
-from hqc.analysis.semantics import MERGES, after_cast, chain_step, data_input, is_pass_through
 from hqc.analysis.step_functions import Quantiser, StepFunction, step_function, wide_codes
 from hqc.diagnostics import reject
 from hqc.ir import Array, boundaries, location_of
@@ -112,7 +112,7 @@ class Reference:
             return Exact(x.base, after_cast(node, x.chain)) if x.is_real else x
         if node.domain == "" and (rule := _OPERATORS.get(node.op_type)) is not None:
             return rule(node, x)
-        step = chain_step(node)
+        step = chain_step(node, self._computed)
         if step is None:
             raise no_form(node)
         return Exact(x.base, x.chain.then(step))

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
+from hqc.analysis.dependence import exact_values_known
 from hqc.analysis.ranges import fit
-from hqc.analysis.semantics import exact_values_known
 from hqc.ir import Array, add_constant, fresh_name, make_node, set_source, set_type
 
 

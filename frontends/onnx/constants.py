@@ -15,7 +15,7 @@ import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import exact_values_known
+from hqc.analysis.dependence import exact_values_known
 from hqc.diagnostics import reject
 from hqc.frontends.onnx.shapes import is_known
 from hqc.ir import (

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import exact_values_known
+from hqc.analysis.dependence import exact_values_known
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.constants import evaluate
 from hqc.frontends.onnx.grids import along, on_grid

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import GridConstant, exact_values_known, grid_constant
+from hqc.analysis.dependence import exact_values_known
+from hqc.analysis.grid_constants import GridConstant, grid_constant
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of, nodes, replace_output, sole_consumer
 from hqc.ir.operators import MultiThreshold, Quant

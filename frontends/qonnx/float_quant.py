@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import round_float
+from hqc.analysis.grid_constants import round_float
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.grids import on_grid
 from hqc.ir import Array, constant, location_of

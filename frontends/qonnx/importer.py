@@ -15,9 +15,10 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from hqc.analysis.chain_steps import chain_step, is_pass_through
+from hqc.analysis.dependence import data_input, exact_values_known
 from hqc.analysis.partition import computed_nodes
 from hqc.analysis.rearrangements import RESHAPES
-from hqc.analysis.semantics import chain_step, data_input, exact_values_known, is_pass_through
 from hqc.diagnostics import Diagnostic, HqcError, Location, reject
 from hqc.frontends import qcdq
 from hqc.frontends.onnx.constants import fold_parameters, move_constants

@@ -20,7 +20,8 @@ from fractions import Fraction
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.semantics import ARITHMETIC, exact_values
+from hqc.analysis.chain_steps import ARITHMETIC
+from hqc.analysis.grid_constants import exact_values
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.grids import signed_bits
 from hqc.ir import Array, location_of

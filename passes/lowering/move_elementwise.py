@@ -15,9 +15,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from hqc.analysis.dependence import computed_values
+from hqc.analysis.dependence import computed_values, data_input, exact_values_known
 from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement
-from hqc.analysis.semantics import data_input, exact_values_known
 from hqc.ir import add_constant, bypass, constant, derive, nodes, sole_consumer
 from hqc.ir.names import note_names
 from hqc.ir.operators import BipolarQuant, Quant

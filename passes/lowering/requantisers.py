@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from onnx_ir import Node, Value
 
+from hqc.analysis.dependence import data_input
 from hqc.analysis.dyadic_requantiser import (
     Dyadic,
     reachable_thresholds,
@@ -17,7 +18,6 @@ from hqc.analysis.dyadic_requantiser import (
 )
 from hqc.analysis.partition import coder_of, is_linear
 from hqc.analysis.ranges import ChannelRange
-from hqc.analysis.semantics import data_input
 from hqc.analysis.step_functions import Coder, Quantiser, StepFunction, Thresholds, step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, sole_consumer

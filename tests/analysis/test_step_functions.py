@@ -14,7 +14,7 @@ import pytest
 from support.qonnx_graphs import Net, ops
 
 from hqc import ir
-from hqc.analysis.semantics import grid_constant
+from hqc.analysis.grid_constants import grid_constant
 from hqc.diagnostics import HqcError
 from hqc.equivalence.float_error import undecided
 from hqc.execution.reference import Reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from support.qonnx_graphs import Net
 
-from hqc.analysis.semantics import grid_constant
+from hqc.analysis.grid_constants import grid_constant
 from hqc.ir import constant, type_of
 from hqc.passes.lowering.move_elementwise import hoist_elementwise
 from hqc.pipeline.node_builder import NodeBuilder, codes_times_scale

@@ -18,11 +18,12 @@ from types import FrameType, ModuleType
 import pytest
 from onnx_ir import Graph, Value
 
-from hqc.analysis.dependence import computed_values
-from hqc.analysis.semantics import exact_values_known
+from hqc.analysis.dependence import computed_values, exact_values_known
+from hqc.analysis.grid_constants import grid_constant
 from hqc.driver.loading import read
-from hqc.ir import add_constant, fresh_name, make_node, nodes, replace_output
+from hqc.ir import add_constant, fresh_name, make_node, nodes, replace_output, set_type
 from hqc.ir.names import kept_names, note_names
+from hqc.numerics.types import FixedType
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "bench_passes.py"
 #: Nodes of the networks that are compared, and of one on which imports and caches settle.
@@ -126,6 +127,25 @@ def test_names_follow_what_becomes_of_nodes() -> None:
         assert fresh_name(graph, "moved") == "moved_3"
         kept = [fresh_name(graph, name) for name in asked]
     assert kept == [fresh_name(graph, name) for name in asked]
+
+
+def test_no_depth_is_too_deep() -> None:
+    """Nothing walks a graph by recursion: Python allows a thousand calls within each other."""
+    deep = 4 * sys.getrecursionlimit()
+    graph = read(bench.chain(FIRST)).model.graph
+    data = add_constant(graph, "data", bench.np.ones(2))
+    set_type(data, FixedType(True, 4, 4))
+    factor = add_constant(graph, "factor", bench.np.array(-1.0))
+    for value, constant in ((data, True), (graph.outputs[0], False)):
+        for index in range(deep):
+            node = make_node("Mul", (value, factor), like=data, name=f"{value.name}_{index}")
+            graph.append(node)
+            value = node.outputs[0]
+        assert exact_values_known(value) is constant
+        assert (value in computed_values(graph)) is not constant
+        grid = grid_constant(value)
+        assert (grid is not None) is constant
+        assert grid is None or grid.values() == [1, 1]
 
 
 def test_the_benchmark_prints_its_rows() -> None:

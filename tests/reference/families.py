@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from hqc.analysis import linear, partition, ranges, semantics
+from hqc.analysis import chain_steps, grid_constants, linear, partition, ranges
 from hqc.analysis import rearrangements as movement
 from hqc.execution import reference as execute
 from hqc.frontends.onnx import grids as qonnx_grids
@@ -171,28 +171,28 @@ def _sums() -> list[Family]:
 
 
 def _elementwise() -> list[Family]:
-    monotone = (semantics._clip, semantics._bent)
-    steps = (semantics._with_constant, semantics._batch_norm, semantics.check_per_channel)
+    monotone = (chain_steps._clip, chain_steps._bent)
+    steps = (chain_steps._with_constant, chain_steps._batch_norm, chain_steps.check_per_channel)
     return [
         Family(
             "Monotone functions",
-            _names(semantics.ACTIVATIONS),
+            _names(chain_steps.ACTIVATIONS),
             (activations,),
-            (semantics,),
+            (chain_steps,),
             (*monotone, bends),
             ("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh"),
         ),
         Family(
             "Arithmetic with constants",
-            _names((*semantics.ARITHMETIC, "BatchNormalization")),
-            (semantics.chain_step, chains, fuse_batchnorm.FuseBatchNorm),
-            (semantics,),
-            (*steps, semantics.exact_values),
+            _names((*chain_steps.ARITHMETIC, "BatchNormalization")),
+            (chain_steps.chain_step, chains, fuse_batchnorm.FuseBatchNorm),
+            (chain_steps,),
+            (*steps, grid_constants.exact_values),
             ("BatchNormalization", "Add constant", "Mul by", "Sub, Div"),
         ),
         Family(
             "Two computed tensors",
-            _names(semantics.MERGES),
+            _names(chain_steps.MERGES),
             (lower_merge.lower_merge, lower_sums),
             (lower_merge, lower_sums),
             (lower_merge._too_wide, lower_merge._from_zero, lower_merge.broadcast),
@@ -224,9 +224,9 @@ def _rearrangements() -> list[Family]:
         ),
         Family(
             "Storage and no-ops",
-            _names(semantics.PASS_THROUGH),
-            (semantics.is_pass_through, semantics.after_cast),
-            (semantics,),
+            _names(chain_steps.PASS_THROUGH),
+            (chain_steps.is_pass_through, chain_steps.after_cast),
+            (chain_steps,),
         ),
     ]
 

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from support.qcdq_graphs import LIMITS, Qcdq, every_tie, onnxruntime_on, same_but_for_ties
 from support.qonnx_graphs import ops
 
-from hqc.analysis.semantics import exact_values, grid_constant, round_float
+from hqc.analysis.grid_constants import exact_values, grid_constant, round_float
 from hqc.diagnostics import HqcError
 from hqc.equivalence.float_error import undecided
 from hqc.execution.reference import Reference

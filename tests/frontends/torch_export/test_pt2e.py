@@ -11,7 +11,7 @@ import torch
 from onnx_ir import Model
 from torch import Tensor, nn
 
-from hqc.analysis.semantics import grid_constant
+from hqc.analysis.grid_constants import grid_constant
 from hqc.diagnostics import HqcError
 from hqc.equivalence.float_error import undecided
 from hqc.execution.reference import Reference

@@ -1,15 +1,9 @@
-"""What nodes mean, exactly: constants on grids, and nodes as steps of a monotone chain.
-
-The meaning of a model is its quantised graph over the rationals. Constants are the exception that
-is none: the codes of a quantised constant are what the float32 QONNX executor makes of it, once,
-because that is the number the model was trained and validated with.
-"""
+"""What nodes mean as steps of a monotone chain: arithmetic with constants, and activations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -17,13 +11,12 @@ import numpy.typing as npt
 import onnx_ir as onnx_ir
 from onnx_ir import Node, Shape, Value
 
-from hqc.analysis.rearrangements import RESHAPES
+from hqc.analysis.dependence import data_input, exact_values_known
+from hqc.analysis.grid_constants import exact_values
 from hqc.diagnostics import reject
-from hqc.ir import Array, constant, is_constant, location_of, type_of
-from hqc.ir.operators import BipolarQuant, Quant, exact
+from hqc.ir import constant, location_of
 from hqc.numerics.activations import Clip, Curve, Leaky, Rectifier, Single
 from hqc.numerics.monotone_chain import Affine, Chain, Step
-from hqc.numerics.types import Codes, Rounding
 
 #: Bits kept of an irrational square root (batch norm): no decision of ours is this close to a tie.
 SQRT_BITS = 192
@@ -36,182 +29,6 @@ MERGES = ("Add", "Sub", "Mul")
 
 #: Casts to other types round or truncate.
 _STORAGE = {onnx_ir.DataType.FLOAT.value, onnx_ir.DataType.DOUBLE.value}
-
-
-@dataclass(frozen=True)
-class GridConstant:
-    """A constant on a grid: value = codes * scale, elementwise.
-
-    Attributes:
-        codes: int64 array, zero points already subtracted.
-        scale: object array of Fractions, broadcastable against codes.
-    """
-
-    codes: Codes
-    scale: npt.NDArray[np.object_]
-
-    def values(self) -> list[Fraction]:
-        """All elements as rationals, flattened."""
-        scale = np.broadcast_to(self.scale, self.codes.shape)
-        return [int(c) * s for c, s in zip(self.codes.ravel(), scale.ravel(), strict=True)]
-
-
-def fractions(array: Array) -> npt.NDArray[np.object_]:
-    """A float array as an object array of exact rationals, same shape."""
-    out = np.empty(array.shape, object)
-    out.ravel()[:] = exact(array)
-    return out.reshape(array.shape)
-
-
-def grid_constant(value: Value | None) -> GridConstant | None:
-    """The exact grid form of a constant expression; None if it is computed or on no grid."""
-    if value is None:
-        return None
-    if (array := constant(value)) is not None:
-        type_ = type_of(value)
-        if type_ is None:
-            return None
-        codes = np.asarray(array, np.float64) * 2.0**type_.fraction
-        return GridConstant(codes.astype(np.int64), _scalar(Fraction(2) ** -type_.fraction))
-    node = value.producer()
-    if node is None:
-        return None
-    if Quant.matches(node) or BipolarQuant.matches(node):
-        return _quantised(node)
-    rule = _GRID_RULES.get(node.op_type)
-    inner = grid_constant(node.inputs[0]) if rule is not None else None
-    return None if rule is None or inner is None else rule(node, inner)
-
-
-def _quantised(node: Node) -> GridConstant | None:
-    data = constant(node.inputs[0])
-    inner = grid_constant(node.inputs[0]) if data is None else None
-    if inner is not None:  # a quantiser of what is on a grid already
-        data = inner.codes.astype(np.float32) * inner.scale.astype(np.float32)
-    return None if data is None else quantise_constant(node, data)
-
-
-def _scaled(node: Node, inner: GridConstant) -> GridConstant | None:
-    scale = constant(node.inputs[1])
-    if scale is None:
-        return None
-    product = np.asarray(inner.scale * fractions(scale), object)  # a product of scalars is none
-    return GridConstant(inner.codes, product)
-
-
-def _transposed(node: Node, inner: GridConstant) -> GridConstant:
-    order = node.attributes.get("perm")
-    perm = tuple(order.as_ints()) if order is not None else None
-    scale = inner.scale
-    scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
-    return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))
-
-
-def _reshaped(node: Node, inner: GridConstant) -> GridConstant | None:
-    shape = node.outputs[0].shape
-    if shape is None:
-        return None
-    dims = tuple(d for d in shape if isinstance(d, int))
-    scale = inner.scale
-    if scale.size > 1:
-        scale = np.broadcast_to(scale, inner.codes.shape).reshape(dims)
-    return GridConstant(inner.codes.reshape(dims), scale)
-
-
-#: Operators that keep a constant on a grid: the node, and what its first input is, to the result.
-_GRID_RULES: Mapping[str, Callable[[Node, GridConstant], GridConstant | None]] = {
-    "Mul": _scaled,
-    "Transpose": _transposed,
-    **dict.fromkeys(RESHAPES, _reshaped),
-}
-
-
-def quantise_constant(node: Node, data: Array) -> GridConstant:
-    """Codes and scale of a quantised constant, with the float32 arithmetic of qonnx's executor."""
-    if not np.all(np.isfinite(data)):
-        raise reject(
-            "HQC105",
-            f"the constant quantised by {node.name} holds NaN or infinity",
-            where=location_of(node),
-            helps=("check the training run that produced these weights",),
-        )
-    if BipolarQuant.matches(node):
-        bipolar = BipolarQuant.read(node)
-        return GridConstant(np.where(data >= 0, 1, -1), fractions(bipolar.scale))
-    quant = Quant.read(node)
-    scaled = data / quant.scale.astype(data.dtype) + quant.zero_point.astype(data.dtype)
-    if quant.is_bipolar:
-        signs = np.where(scaled >= 0, 1, -1) - quant.zero_point
-        return GridConstant(signs, fractions(quant.scale))
-    lo, hi = quant.code_limits
-    codes = round_float(np.clip(scaled, lo, hi), quant.rounding)
-    return GridConstant(codes.astype(np.int64) - quant.zero_point, fractions(quant.scale))
-
-
-_PLAIN_ROUNDING: Mapping[Rounding, Callable[[Array], Array]] = {
-    Rounding.ROUND: np.rint,
-    Rounding.FLOOR: np.floor,
-    Rounding.CEIL: np.ceil,
-    Rounding.DOWN: np.trunc,
-}
-
-
-def round_float(x: Array, rounding: Rounding) -> Array:
-    """Round floats to integers; exact for float64 arrays below 2**52."""
-    if (plain := _PLAIN_ROUNDING.get(rounding)) is not None:
-        return plain(x)
-    away = np.abs(x)
-    if rounding is Rounding.UP:
-        return np.copysign(np.ceil(away), x)
-    rest = away - np.floor(away)
-    up = rest >= 0.5 if rounding is Rounding.HALF_UP else rest > 0.5
-    return np.asarray(np.copysign(np.floor(away) + up, x))
-
-
-def exact_values(value: Value | None) -> npt.NDArray[np.object_] | None:
-    """A constant operand as exact rationals, on a grid or raw float; None if computed."""
-    grid = grid_constant(value)
-    if grid is not None:
-        out = np.empty(grid.codes.shape, object)
-        out.ravel()[:] = grid.values()
-        return out.reshape(grid.codes.shape)
-    array = constant(value)
-    if array is None:
-        return None
-    if not np.all(np.isfinite(array)):
-        raise reject("HQC105", f"constant {value.name if value else ''} holds NaN or infinity")
-    return fractions(array)
-
-
-def data_input(node: Node, computed: Container[Value] = frozenset()) -> Value | None:
-    """The one computed input of a node, if it has exactly one.
-
-    `computed` may hold values of which that is known, see `hqc.analysis.dependence`.
-    """
-    found = [v for v in node.inputs if v is not None and not exact_values_known(v, computed)]
-    return found[0] if len(found) == 1 else None
-
-
-def exact_values_known(value: Value, computed: Container[Value] = frozenset()) -> bool:
-    """Whether a value is a constant expression.
-
-    Telling that of a computed value means to go up to an input of the graph, or to one of
-    `computed`: who asks for many values of one graph gives what is known of it.
-    """
-    pending, seen = [value], {value}
-    while pending:
-        last = pending.pop()
-        if last in computed:
-            return False
-        if is_constant(last):
-            continue
-        node = last.producer()
-        if node is None:
-            return False
-        fresh = [v for v in node.inputs if v is not None and v not in seen]
-        seen.update(fresh)
-        pending += reversed(fresh)  # data comes first: the way to an input is short
-    return True
 
 
 def is_pass_through(node: Node) -> bool:
@@ -235,12 +52,16 @@ def after_cast(node: Node, chain: Chain) -> Chain:
     return chain.then(Single()) if to_single and wide else chain
 
 
-def chain_step(node: Node) -> Step | None:
+def chain_step(node: Node, computed: Container[Value] = frozenset()) -> Step | None:
     """A node as a step on its one computed input, or None where it is no such thing.
+
+    `computed` may hold values that are known to be no constants.
 
     Covers BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX operator
     specification), Add, Sub, Mul, Div with a constant, and monotone activations.
     """
+    if node.domain == "" and node.op_type in ARITHMETIC:
+        return _with_constant(node, computed)
     rule = _STEPS.get(node.op_type) if node.domain == "" else None
     return rule(node) if rule is not None else None
 
@@ -339,10 +160,10 @@ _LINES: Mapping[str, _Line | None] = {
 _FLIPPED: Mapping[str, _Line | None] = {**_LINES, "Sub": lambda c: (-_ONE, c), "Div": None}
 
 
-def _with_constant(node: Node) -> Affine | None:
+def _with_constant(node: Node, computed: Container[Value]) -> Affine | None:
     if len(node.inputs) != 2:
         return None
-    left, right = (exact_values(v) for v in node.inputs)
+    left, right = (None if v in computed else exact_values(v) for v in node.inputs)
     other = left if right is None else right
     if other is None or (left is not None and right is not None):
         return None
@@ -359,7 +180,6 @@ def _with_constant(node: Node) -> Affine | None:
 _STEPS: Mapping[str, Callable[[Node], Step | None]] = {
     **ACTIVATIONS,
     "BatchNormalization": _batch_norm,
-    **dict.fromkeys(ARITHMETIC, _with_constant),
 }
 
 
@@ -409,9 +229,3 @@ def _data_shape(node: Node) -> Shape | None:
         return out  # what is computed has this shape too: no need to find it
     source = data_input(node)
     return (source.shape if source is not None else None) or out
-
-
-def _scalar(x: Fraction) -> npt.NDArray[np.object_]:
-    out = np.empty((), object)
-    out[()] = x
-    return out

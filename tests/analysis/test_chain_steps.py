@@ -14,14 +14,8 @@ from onnx import helper
 from onnx_ir import Node
 from support.qonnx_graphs import Net
 
-from hqc.analysis.semantics import (
-    chain_step,
-    exact_values,
-    grid_constant,
-    is_pass_through,
-    round_float,
-    square_root,
-)
+from hqc.analysis.chain_steps import chain_step, is_pass_through, square_root
+from hqc.analysis.grid_constants import exact_values, grid_constant, round_float
 from hqc.diagnostics import HqcError
 from hqc.equivalence.qonnx_oracle import run_qonnx
 from hqc.execution.reference import Reference
