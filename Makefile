@@ -40,11 +40,12 @@ docs: $(STAMP)  ## the documentation site, in build/site
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/mkdocs build --strict --quiet
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy, and the contracts of imports
 	$(BIN)/python tools/link.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=.typeroot $(BIN)/lint-imports --cache-dir build/import_linter
 
 test: lint  ## lint, then all tests but the long ones
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal

@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hqc.backends.hls4ml.streams import packet, packets
+from hqc.backends.hls4ml.streams import packets
 from hqc.backends.layers import Conv, Fork, Layer, MaxPool, Rearrange, Table, Threshold
+from hqc.backends.layers.layout import packet
 from hqc.backends.layers.template_parameters import (
     function_of,
     layer_constants,

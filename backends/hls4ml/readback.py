@@ -9,19 +9,19 @@ import numpy as np
 
 from hqc.backends.hls4ml.model_graph import Flavour
 from hqc.backends.hls4ml.source_files import Call, CArray, Config, Sources, read_sources
-from hqc.backends.hls4ml.streams import depths, packet
+from hqc.backends.hls4ml.streams import depths
 from hqc.backends.layers import (
-    Activation,
     Constant,
     Conv,
     Dense,
     Fork,
     Input,
     Layer,
-    Merge,
     Network,
     Requantise,
 )
+from hqc.backends.layers.layers import kind_of
+from hqc.backends.layers.layout import packet
 from hqc.backends.layers.template_parameters import (
     function_of,
     layer_constants,
@@ -162,10 +162,3 @@ class _Comparison:
     def _differs(self, layer: Layer, what: str, got: object, want: object) -> None:
         message = f"layer {layer.name}: {what} is {got} in the project, {want} in the IR"
         self.found.append(Diagnostic("HQC402", message, layer.where))
-
-
-def kind_of(layer: Layer) -> str:
-    """The word for a layer in reports."""
-    if isinstance(layer, Activation | Merge):
-        return layer.function
-    return type(layer).__name__.lower()

@@ -29,6 +29,7 @@ from hqc.backends.layers import (
     Threshold,
 )
 from hqc.backends.layers.constants import Illegal
+from hqc.backends.layers.layout import packet
 from hqc.diagnostics import Diagnostic, Location
 
 #: Copies that hls4ml's template makes at once.
@@ -36,11 +37,6 @@ _COPIES = 7
 #: Packets of a stream that nothing can wait for in a circle; two keep both of its ends busy.
 _SLACK = 2
 _PACKETWISE = (Activation, Requantise, Threshold, Table)
-
-
-def packet(layer: Layer) -> int:
-    """Elements of one packet of a layer's result."""
-    return layer.shape[-1] if layer.shape else 1
 
 
 def packets(layer: Layer) -> int:
@@ -175,30 +171,6 @@ def _forks(layer: Layer, readers: int) -> list[Fork]:
         left -= count - 1  # the last copy goes on to the next fork
         source = copies[-1]
     return found
-
-
-# --- rearrangements -------------------------------------------------------------------------
-
-
-def flows(layer: Rearrange) -> bool:
-    """Whether a rearrangement of streams needs no more than the last packet of each source.
-
-    So it is where the elements of each packet come from one packet of a source at most, and those
-    come in the order of the stream: padding, zero insertion, slices, channels chosen or joined.
-    All others keep the whole of their sources.
-    """
-    rows = layer.index.reshape(-1, packet(layer))
-    first = 0
-    for size, width in zip(layer.sizes, layer.widths, strict=True):
-        mine = (rows >= first) & (rows < first + size)
-        at = (rows - first) // width
-        high = np.where(mine, at, -1).max(axis=1)
-        low = np.where(mine, at, size).min(axis=1)
-        used = high[high >= 0]
-        if np.any((low != high) & (high >= 0)) or np.any(np.diff(used) < 0):
-            return False
-        first += size
-    return True
 
 
 # --- depths ---------------------------------------------------------------------------------

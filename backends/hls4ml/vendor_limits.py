@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hqc.backends.hls4ml.streams import flows, packet
 from hqc.backends.layers import Conv, Dense, Layer, Network, Rearrange
+from hqc.backends.layers.layout import flows, packet
 from hqc.diagnostics import Diagnostic
 from hqc.pipeline.backend import BackendOptions
 

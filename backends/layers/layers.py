@@ -246,3 +246,10 @@ def accumulator(x: Range, weight: Constant, bias: Constant) -> FixedType:
         min(int(lowest.min()), int(low.min())), max(int(highest.max()), int(high.max())), exponent
     )
     return bounds.fit()
+
+
+def kind_of(layer: Layer) -> str:
+    """The word for a layer in reports."""
+    if isinstance(layer, Activation | Merge):
+        return layer.function
+    return type(layer).__name__.lower()

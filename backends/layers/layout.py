@@ -183,3 +183,29 @@ def _in_pairs(layer: Layer) -> list[Layer]:
         found.append(join)
         left, sizes = join.name, (total, layer.sizes[number + 2])
     return [*found, replace(layer, sources=(left, layer.sources[-1]), sizes=sizes)]
+
+
+def packet(layer: Layer) -> int:
+    """Elements of one packet of a layer's result."""
+    return layer.shape[-1] if layer.shape else 1
+
+
+def flows(layer: Rearrange) -> bool:
+    """Whether a rearrangement of streams needs no more than the last packet of each source.
+
+    So it is where the elements of each packet come from one packet of a source at most, and those
+    come in the order of the stream: padding, zero insertion, slices, channels chosen or joined.
+    All others keep the whole of their sources.
+    """
+    rows = layer.index.reshape(-1, packet(layer))
+    first = 0
+    for size, width in zip(layer.sizes, layer.widths, strict=True):
+        mine = (rows >= first) & (rows < first + size)
+        at = (rows - first) // width
+        high = np.where(mine, at, -1).max(axis=1)
+        low = np.where(mine, at, size).min(axis=1)
+        used = high[high >= 0]
+        if np.any((low != high) & (high >= 0)) or np.any(np.diff(used) < 0):
+            return False
+        first += size
+    return True

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from hqc.backends.hls4ml.streams import flows
 from hqc.backends.layers.layers import (
     Activation,
     Constant,
@@ -26,6 +25,7 @@ from hqc.backends.layers.layers import (
     Table,
     Threshold,
 )
+from hqc.backends.layers.layout import flows
 from hqc.numerics.types import FixedType, Range
 
 _CONV, _GROUP_CONV = "hqc_conv_2d", "hqc_group_conv_2d"

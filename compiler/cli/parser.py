@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import NoReturn
 
-from hqc import __version__
 from hqc.cli.console import COLOURS
 from hqc.cli.training import parser as training
 from hqc.diagnostics import reject
+from hqc.version import __version__
 
 _COMMANDS = "hqc.cli.compile"
 _INSPECT = "hqc.cli.inspection"

@@ -100,9 +100,11 @@ def new_command(options: Namespace, console: Console) -> Result:
     folder = Path(options.dir)
     if options.kind == "backend":
         return _new_backend(options.name, folder, console)
+    from hqc.cli.golden import check
     from hqc.debugging.scaffold import new_pass
 
     made = new_pass(options.name, folder)
+    check(made[1], update=True)
     for path in made:
         console.line(f"{path} written")
     console.line(f"try: hqc golden {made[1]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hqc.cli import golden
 from hqc.diagnostics import reject
 from hqc.ir.array_files import cannot_write
 from hqc.pipeline import rewriter
@@ -97,5 +96,4 @@ def new_pass(name: str, folder: Path) -> tuple[Path, ...]:
             path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise cannot_write(folder, error) from error
-    golden.check(made[1], update=True)
     return made

@@ -136,14 +136,10 @@ def _by_plugin(path: Path, frontends: Mapping[str, Any]) -> Model:
 def _from_torch(model: Any, example_inputs: object) -> Source:
     from torch.export import ExportedProgram
 
-    from hqc.frontends.torch_export import from_exported, from_module
-    from hqc.frontends.torch_export.brevitas import from_brevitas, is_brevitas
+    from hqc.frontends.torch_export import from_torch
 
-    if isinstance(model, ExportedProgram):
-        return _from_graph(from_exported(model), "program")
-    if is_brevitas(model):
-        return _from_graph(from_brevitas(model, example_inputs), type(model).__name__)
-    return _from_graph(from_module(model, example_inputs), type(model).__name__)
+    name = "program" if isinstance(model, ExportedProgram) else type(model).__name__
+    return _from_graph(from_torch(model, example_inputs), name)
 
 
 def _from_graph(graph: Model, name: str) -> Source:

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hqc import __version__
 from hqc.diagnostics import Diagnostic, HqcError, formats, reject
 from hqc.ir import Array
 from hqc.ir.array_files import write_npz
 from hqc.pipeline.registry import Registry
 from hqc.pipeline.user_code import siblings
 from hqc.text import Repeat, Step, print_pipeline
+from hqc.version import __version__
 
 MAGIC = "hqc reproducer"
 RECORD = "reproducer.json"

@@ -20,7 +20,6 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from hqc.diagnostics import HqcError, Location, reject
-from hqc.frontends.torch_export.brevitas import from_brevitas, is_brevitas
 from hqc.frontends.torch_export.operators import FOLDABLE, KEPT, TRANSLATORS
 from hqc.frontends.torch_export.translation import (
     BATCH,
@@ -32,31 +31,12 @@ from hqc.frontends.torch_export.translation import (
     refuse,
 )
 
-__all__ = ["as_examples", "export_module", "from_exported", "from_module", "from_torch"]
+__all__ = ["as_examples", "export_module", "from_exported", "from_module"]
 
 #: onnx IR version of the files; the newest that all readers of opset 17 know.
 _IR_VERSION = 8
 #: On a constant, these give the constant itself where they keep its shape.
 _VIEWS = {f"aten::{name}" for name in ("slice", "alias", "detach", "clone", "view", "reshape")}
-
-
-def from_torch(source: Any, example_inputs: Any = None) -> Model:
-    """Translate whatever PyTorch has: a module, one with Brevitas layers, or an exported program.
-
-    Args:
-        source: an `nn.Module` or a `torch.export.ExportedProgram`.
-        example_inputs: needed for modules: a tensor or a tuple of tensors, batch first.
-
-    Raises:
-        HqcError: HQC001 for anything else; else as the function for the kind of source.
-    """
-    if isinstance(source, ExportedProgram):
-        return from_exported(source)
-    if not isinstance(source, nn.Module):
-        raise reject("HQC001", f"{type(source).__name__} is not a PyTorch module or program")
-    if is_brevitas(source):
-        return from_brevitas(source, example_inputs)
-    return from_module(source, example_inputs)
 
 
 def from_module(module: nn.Module, example_inputs: Any) -> Model:

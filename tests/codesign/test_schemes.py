@@ -30,8 +30,8 @@ from hqc.codesign.costs.lut_cost import AreaCost, LutCost
 from hqc.codesign.costs.providers import COSTS, cost_at
 from hqc.codesign.hessian.objective import Samples
 from hqc.codesign.training.datasets import Dataset
-from hqc.codesign.workflow.quantization import Settings
 from hqc.codesign.workflow.run import Run as Steps
+from hqc.codesign.workflow.settings import Settings
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.hawq.layers import Scheme
 

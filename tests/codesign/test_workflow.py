@@ -21,7 +21,7 @@ from hqc.codesign.hessian.objective import Samples
 from hqc.codesign.training.datasets import Dataset, load_dataset
 from hqc.codesign.training.loop import Options
 from hqc.codesign.training.models import digest, folded, load_model
-from hqc.codesign.workflow.quantization import Settings, quantize
+from hqc.codesign.workflow import Settings, quantize
 from hqc.diagnostics import HqcError
 from hqc.frontends.torch import QuantIdentity
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from hqc.backends.hls4ml.readback import kind_of
 from hqc.backends.layers import Activation, Layer, Network, Rearrange
 from hqc.backends.layers import Input as Port
+from hqc.backends.layers.layers import kind_of
 from hqc.backends.rtl.circuit import Input, Wire
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.proof.certificate import Certificate, LayerProof

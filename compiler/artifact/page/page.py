@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqc import __version__
 from hqc.artifact import manifest
 from hqc.artifact.manifest import Manifest
 from hqc.artifact.page import training
@@ -19,6 +18,7 @@ from hqc.artifact.page.timing import CROSSING_NS
 from hqc.artifact.page.view import View, view_of
 from hqc.artifact.report_file import damaged, read_report
 from hqc.ir.array_files import cannot_write
+from hqc.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hqc.codesign.allocation.plan import Choice, Measuring
     from hqc.codesign.costs.providers import Cost
     from hqc.codesign.training.datasets import Dataset
-    from hqc.codesign.workflow.quantization import Settings
+    from hqc.codesign.workflow.settings import Settings
     from hqc.frontends.hawq.layers import Scheme
 
 
@@ -249,7 +249,7 @@ def _costs(options: Namespace) -> Mapping[str, Cost]:
 def _settings(options: Namespace, model: nn.Module, schemes: tuple[Scheme, ...]) -> Settings:
     from hqc.codesign.allocation.budget import parse_assignment, parse_budgets, parse_candidates
     from hqc.codesign.training.loop import Options
-    from hqc.codesign.workflow.quantization import Settings
+    from hqc.codesign.workflow.settings import Settings
     from hqc.frontends.hawq.wrap import layer_names
 
     budgets, bits = parse_budgets(options.budget), None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from hqc.codesign.workflow.quantization import (
-    Quantized,
-    Settings,
-    quantize,
-)
+from hqc.codesign.workflow.quantization import Quantized, quantize
+from hqc.codesign.workflow.settings import Settings
 
 __all__ = [
     "Quantized",

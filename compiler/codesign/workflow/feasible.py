@@ -17,7 +17,7 @@ from hqc.diagnostics import HqcError, reject
 from hqc.frontends.hawq.wrap import layer_names, quantize_model
 
 if TYPE_CHECKING:
-    from hqc.codesign.workflow.quantization import Settings
+    from hqc.codesign.workflow.settings import Settings
 
 __all__ = ["require_feasible"]
 

@@ -25,7 +25,7 @@ from hqc.diagnostics.events import Event, Watch, ignore, stage
 from hqc.frontends.hawq.wrap import quantize_model
 
 if TYPE_CHECKING:
-    from hqc.codesign.workflow.quantization import Settings
+    from hqc.codesign.workflow.settings import Settings
 
 __all__ = ["Run", "quality"]
 

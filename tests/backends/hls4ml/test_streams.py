@@ -21,9 +21,10 @@ from support.tensor_graphs import residual, together
 from hqc.analysis.partition import Partition
 from hqc.backends.hls4ml.readback import compare
 from hqc.backends.hls4ml.source_files import read_sources
-from hqc.backends.hls4ml.streams import depths, flows, packet, streamed
+from hqc.backends.hls4ml.streams import depths, streamed
 from hqc.backends.hls4ml.vitis import Vitis
 from hqc.backends.layers import Fork, Network, Rearrange, Table, Threshold
+from hqc.backends.layers.layout import flows, packet
 from hqc.backends.layers.lookup_tables import tabulate
 from hqc.backends.layers.network import read_network
 from hqc.diagnostics import HqcError
