@@ -11,7 +11,7 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.chain_steps import MERGES, chain_step, is_pass_through
 from hqc.analysis.dependence import data_input
 from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, is_linear
-from hqc.analysis.rearrangements import data_sources, is_movement
+from hqc.analysis.rearrangements import data_sources, is_rearrangement
 from hqc.diagnostics import reject
 from hqc.ir import State, location_of
 from hqc.ir.edits import remove_unused
@@ -19,9 +19,9 @@ from hqc.ir.names import kept_names, note_names
 from hqc.ir.operators import is_quantiser
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Step
-from hqc.passes.lowering.integer_builder import Emitter, Form
+from hqc.passes.lowering.integer_builder import Form, IntegerBuilder
 from hqc.passes.lowering.linear import lower_average, lower_by_scale, lower_maximum, lower_weighted
-from hqc.passes.lowering.merge import lower_merge, lower_movement
+from hqc.passes.lowering.merge import lower_merge, lower_rearrangement
 from hqc.passes.lowering.rectifiers import straighten
 from hqc.passes.lowering.requantisers import lower_port, lower_quantiser
 from hqc.passes.lowering.sums import OpenSum, lower_quantised_sum, open_sum
@@ -63,7 +63,7 @@ class LowerScales(Pass):
         return Outcome(model, lowering.count, tuple(lowering.remarks))
 
 
-_RULES: Mapping[str, Callable[[Emitter, Node, Form], Form]] = {
+_RULES: Mapping[str, Callable[[IntegerBuilder, Node, Form], Form]] = {
     **dict.fromkeys(("MatMul", "Conv", "ConvTranspose"), lower_weighted),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool"), lower_average),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool"), lower_maximum),
@@ -75,7 +75,7 @@ class _Lowering:
 
     def __init__(self, model: Model, options: LowerScales):
         self.model = model
-        self.emitter = Emitter(model, options.name)
+        self.emitter = IntegerBuilder(model, options.name)
         self.count = 0
         self.remarks: list[Remark] = []
         self._max_bits = options.max_bits
@@ -143,9 +143,9 @@ class _Lowering:
         out = node.outputs[0]
         if not known:
             return False
-        if is_movement(node):
+        if is_rearrangement(node):
             forms = [self._form(v) for v in data_sources(node)]
-            self._forms[out] = lower_movement(self.emitter, node, forms)
+            self._forms[out] = lower_rearrangement(self.emitter, node, forms)
         elif len(known) == 2 and node.op_type in MERGES:
             self._merge(node, self._form(known[0]), self._form(known[1]))
         elif is_pass_through(node) and known[0] in self._forms:
@@ -201,7 +201,7 @@ class _Lowering:
                     user.replace_input_with(index, real)
 
 
-def _real(emitter: Emitter, form: Form, like: Value, name: str, *, own_node: bool) -> Value:
+def _real(emitter: IntegerBuilder, form: Form, like: Value, name: str, *, own_node: bool) -> Value:
     """The value that a form stands for, as a float tensor of the graph."""
     node = like.producer()
     if node is not None:

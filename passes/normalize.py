@@ -11,7 +11,7 @@ from onnx_ir import Model, Node
 from hqc.analysis.dependence import computed_values
 from hqc.ir import bypass, derive, nodes, replace_output
 from hqc.ir.names import kept_names, note_names
-from hqc.passes.lowering.canonical_forms import respelt, split_into_slices
+from hqc.passes.lowering.canonical_forms import canonical_form, split_into_slices
 from hqc.passes.lowering.move_elementwise import hoist_elementwise, hoist_quantisers
 from hqc.pipeline.passes import Outcome, Pass
 
@@ -46,7 +46,7 @@ class Normalize(Pass):
                 rewrites += node.graph is None
             elif node.op_type == "Split":
                 rewrites += _split(node)
-            elif (new := respelt(node, computed)) is not None:
+            elif (new := canonical_form(node, computed)) is not None:
                 replace_output(node, new, self.name)
                 rewrites += 1
         return rewrites + hoist_quantisers(model) + hoist_elementwise(model)

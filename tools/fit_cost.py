@@ -29,10 +29,10 @@ from random_requantisers import FIRST, TRIES, requantiser_table
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from hqc.backends.estimate.counts import Tally
+from hqc.backends.estimate.counts import OperationCounts
 from hqc.backends.estimate.flows import flow_of
 from hqc.backends.estimate.measure import measure
-from hqc.backends.estimate.operation_counts import tallies
+from hqc.backends.estimate.operation_counts import operation_counts
 from hqc.backends.estimate.quick import AREA, LUTS, Coefficients, matrix_logs, scaling_logs
 from hqc.ir import Array
 
@@ -53,7 +53,7 @@ WHOLE = {LUTS: 0.12, AREA: 0.15}
 _LEAST = {LUTS: 16, AREA: 2500}
 #: Requantisers of arguments of so many bits may be tables instead.
 _TABLED = 8
-Row = tuple[Sample, Tally]
+Row = tuple[Sample, OperationCounts]
 _UNITS = {LUTS: "lut", AREA: "area_um2"}
 _REGISTER = "always @(posedge clk) y <= x;"
 _NEGATION = "always @* y = -x;"
@@ -129,8 +129,8 @@ def _rows(samples: list[Sample], target: str, register: float) -> list[Row]:
     return [(s, _tally(random_network(s["kind"], s["seed"]))) for s in kept]
 
 
-def _tally(network: Any) -> Tally:
-    return list(tallies(network).values())[-1]
+def _tally(network: Any) -> OperationCounts:
+    return list(operation_counts(network).values())[-1]
 
 
 # --- fits -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 
 from hqc.analysis.dyadic_requantiser import Dyadic, smallest_dyadic, thresholds_are_cheaper
 from hqc.analysis.step_functions import StepFunction
-from hqc.backends.estimate.operation_counts import tallies
+from hqc.backends.estimate.operation_counts import operation_counts
 from hqc.backends.estimate.quick import Coefficients
 from hqc.backends.layers import Constant, Input, Layer, Network, Requantise, Threshold
 from hqc.numerics.types import Codes, FixedType, Overflow, Range, Rounding
@@ -28,7 +28,9 @@ def requantiser_table(fit: Coefficients, tries: int = TRIES) -> list[list[float]
         row = []
         for bits in _BITS:
             tried = [random_requantiser(rng, width, bits) for _ in range(tries)]
-            row.append(round(float(np.mean([fit.whole(tallies(n)["y"]) for n in tried])), 2))
+            row.append(
+                round(float(np.mean([fit.whole(operation_counts(n)["y"]) for n in tried])), 2)
+            )
         table.append(row)
     return table
 

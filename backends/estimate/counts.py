@@ -26,7 +26,7 @@ from hqc.backends.rtl.emission.delays import CARRY, LEVEL
 from hqc.ir import Array
 from hqc.numerics.types import Codes, FixedType, Overflow, Rounding, round_shift
 
-__all__ = ["Bounds", "Scaling", "Tally", "zeros_of"]
+__all__ = ["Bounds", "Scaling", "OperationCounts", "zeros_of"]
 
 #: Address bits of one look-up table.
 _INPUTS = 6
@@ -72,7 +72,7 @@ class Scaling:
 
 
 @dataclass(eq=False)
-class Tally:
+class OperationCounts:
     """What a layer's logic consists of.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.estimate.counts import Bounds, Tally
+from hqc.backends.estimate.counts import Bounds, OperationCounts
 from hqc.backends.estimate.features import matrix_features
 from hqc.backends.layers import (
     Activation,
@@ -33,10 +33,10 @@ from hqc.backends.rtl.lowering.elements import by_position
 from hqc.diagnostics import reject
 from hqc.numerics.types import Codes, Overflow, Rounding
 
-__all__ = ["tallies"]
+__all__ = ["operation_counts"]
 
 
-def tallies(network: Network) -> dict[str, Tally]:
+def operation_counts(network: Network) -> dict[str, OperationCounts]:
     """What each layer's logic consists of, by name, in the order they run.
 
     Raises:
@@ -45,9 +45,9 @@ def tallies(network: Network) -> dict[str, Tally]:
     if network.stream:
         raise reject("HQC401", "the network is of streams, logic is of arrays")
     known: dict[str, Bounds] = {}
-    found: dict[str, Tally] = {}
+    found: dict[str, OperationCounts] = {}
     for layer in network.layers:
-        tally = Tally()
+        tally = OperationCounts()
         if isinstance(layer, Input):
             limits = layer.result.limits
             lo, hi = (np.full(layer.size, end, np.int64) for end in (limits.lo, limits.hi))
@@ -60,7 +60,7 @@ def tallies(network: Network) -> dict[str, Tally]:
     return found
 
 
-def _count(layer: Layer, known: Mapping[str, Bounds], tally: Tally) -> Bounds:
+def _count(layer: Layer, known: Mapping[str, Bounds], tally: OperationCounts) -> Bounds:
     make = _KINDS.get(type(layer))
     if make is None:
         kind = type(layer).__name__
@@ -76,7 +76,7 @@ def _by_channel(x: Bounds, channels: int, padded: bool = False) -> Bounds:
     return Bounds(lo, hi, x.fraction)
 
 
-def _laid_out(layer: Layer, x: Bounds, tally: Tally, rows: int = 1) -> Bounds:
+def _laid_out(layer: Layer, x: Bounds, tally: OperationCounts, rows: int = 1) -> Bounds:
     """The elements of one instance, wide enough for all of them; the tally counts the copies."""
     index = by_position(layer, rows)
     tally.copies = len(index)
@@ -92,12 +92,12 @@ def _everywhere(layer: Layer, x: Bounds) -> Bounds:
 # --- sums of products, and maxima -----------------------------------------------------------
 
 
-def _dense(layer: Dense, sources: list[Bounds], tally: Tally) -> Bounds:
+def _dense(layer: Dense, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x = sources[0]
     return _sums(layer, x, layer.weight.codes, layer.bias.codes, tally)
 
 
-def _conv(layer: Conv, sources: list[Bounds], tally: Tally) -> Bounds:
+def _conv(layer: Conv, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     *kernel, n_in, n_out = layer.weight.codes.shape
     sliding = layer.sliding
     padded = any((*sliding.before, *sliding.after))
@@ -114,7 +114,9 @@ def _conv(layer: Conv, sources: list[Bounds], tally: Tally) -> Bounds:
     return _everywhere(layer, Bounds(lo, hi, layer.result.fraction))
 
 
-def _sums(layer: Dense | Conv, x: Bounds, weight: Codes, bias: Codes, tally: Tally) -> Bounds:
+def _sums(
+    layer: Dense | Conv, x: Bounds, weight: Codes, bias: Codes, tally: OperationCounts
+) -> Bounds:
     """`result(bias + x @ weight)`."""
     products = x.fraction + layer.weight.type.fraction
     finest = max(products, layer.bias.type.fraction)
@@ -126,7 +128,7 @@ def _sums(layer: Dense | Conv, x: Bounds, weight: Codes, bias: Codes, tally: Tal
     return tally.assign(sums, layer.result)
 
 
-def _max_pool(layer: MaxPool, sources: list[Bounds], tally: Tally) -> Bounds:
+def _max_pool(layer: MaxPool, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x, sliding = _by_channel(sources[0], layer.channels), layer.sliding
     tally.copies = sliding.windows[0] * sliding.windows[1]
     taps = sliding.kernel[0] * sliding.kernel[1]
@@ -142,13 +144,13 @@ def _max_pool(layer: MaxPool, sources: list[Bounds], tally: Tally) -> Bounds:
 # --- element by element ---------------------------------------------------------------------
 
 
-def _activation(layer: Activation, sources: list[Bounds], tally: Tally) -> Bounds:
+def _activation(layer: Activation, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x, type_ = _laid_out(layer, sources[0], tally), layer.result
     if layer.function == "cast":
         return _everywhere(layer, tally.assign(x, type_))
     drops = x.fraction - type_.fraction
     if type_.overflow is Overflow.WRAP or (drops > 0 and type_.rounding is not Rounding.FLOOR):
-        rectified = Tally().clamp(x, 0, None)
+        rectified = OperationCounts().clamp(x, 0, None)
         kept = np.minimum(rectified.bits, type_.width)[x.lo < 0]  # others are rounded away
         tally.count("clamp", float(kept.sum()))
         return _everywhere(layer, tally.assign(rectified, type_))
@@ -157,7 +159,7 @@ def _activation(layer: Activation, sources: list[Bounds], tally: Tally) -> Bound
     return _everywhere(layer, tally.clamp(shifted, 0, type_.limits.hi))
 
 
-def _requantise(layer: Requantise, sources: list[Bounds], tally: Tally) -> Bounds:
+def _requantise(layer: Requantise, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     scales, biases = layer.scale.codes, layer.bias.codes
     x = _laid_out(layer, sources[0], tally, max(scales.size, biases.size))
     products = x.fraction + layer.scale.type.fraction
@@ -166,7 +168,7 @@ def _requantise(layer: Requantise, sources: list[Bounds], tally: Tally) -> Bound
     bias = np.resize(biases, len(x.lo)) << (finest - layer.bias.type.fraction)
     ends = np.sort(np.stack([x.lo * scale, x.hi * scale]), axis=0)
     total = Bounds(ends[0] + bias, ends[1] + bias, finest)
-    found = Tally().assign(total, layer.result)
+    found = OperationCounts().assign(total, layer.result)
     tally.requantise(x, scale, total, found)
     single = (scale & (scale - 1)) == 0  # shifts, or no product at all
     if single.any():
@@ -178,7 +180,7 @@ def _requantise(layer: Requantise, sources: list[Bounds], tally: Tally) -> Bound
     return _everywhere(layer, found)
 
 
-def _threshold(layer: Threshold, sources: list[Bounds], tally: Tally) -> Bounds:
+def _threshold(layer: Threshold, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     rows = layer.thresholds.codes
     x = _laid_out(layer, sources[0], tally, len(rows))
     coarser = x.fraction - layer.thresholds.type.fraction
@@ -189,7 +191,7 @@ def _threshold(layer: Threshold, sources: list[Bounds], tally: Tally) -> Bounds:
     return _everywhere(layer, tally.assign(Bounds(lo, hi, 0), layer.result))
 
 
-def _table(layer: Table, sources: list[Bounds], tally: Tally) -> Bounds:
+def _table(layer: Table, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     rows = layer.table.codes
     x = _laid_out(layer, sources[0], tally, len(rows))
     values = layer.result.quantise(rows, -layer.table.type.fraction)
@@ -201,7 +203,7 @@ def _table(layer: Table, sources: list[Bounds], tally: Tally) -> Bounds:
     return _everywhere(layer, Bounds(each.min(axis=1), each.max(axis=1), layer.result.fraction))
 
 
-def _merge(layer: Merge, sources: list[Bounds], tally: Tally) -> Bounds:
+def _merge(layer: Merge, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x, y = (_laid_out(layer, source, tally) for source in (sources[0], sources[-1]))
     if layer.function == "add":
         finest = max(x.fraction, y.fraction)
@@ -217,7 +219,7 @@ def _merge(layer: Merge, sources: list[Bounds], tally: Tally) -> Bounds:
     return _everywhere(layer, tally.assign(product, layer.result))
 
 
-def _rearrange(layer: Rearrange, sources: list[Bounds], tally: Tally) -> Bounds:
+def _rearrange(layer: Rearrange, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     parts = [
         x
         if x.fraction == layer.result.fraction and not _leaves(x, layer)
@@ -236,7 +238,7 @@ def _leaves(x: Bounds, layer: Layer) -> bool:
     return bool((x.lo < limits.lo).any() or (x.hi > limits.hi).any())
 
 
-_KINDS: dict[type[Layer], Callable[[Any, list[Bounds], Tally], Bounds]] = {
+_KINDS: dict[type[Layer], Callable[[Any, list[Bounds], OperationCounts], Bounds]] = {
     Activation: _activation,
     Conv: _conv,
     Dense: _dense,

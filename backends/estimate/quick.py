@@ -22,9 +22,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hqc.backends.estimate.counts import Scaling, Tally
+from hqc.backends.estimate.counts import OperationCounts, Scaling
 from hqc.backends.estimate.features import Matrix
-from hqc.backends.estimate.operation_counts import tallies
+from hqc.backends.estimate.operation_counts import operation_counts
 from hqc.backends.layers import Layer, Network
 from hqc.backends.rtl.emission.delays import cutoff_of
 from hqc.diagnostics import reject
@@ -112,7 +112,7 @@ class Coefficients:
 
     # --- layers -----------------------------------------------------------------------------
 
-    def stages(self, tally: Tally, clock_ns: float) -> float:
+    def stages(self, tally: OperationCounts, clock_ns: float) -> float:
         """Pipeline stages that a layer's longest path fills."""
         path = tally.levels + max((self.path(m) for m, _ in tally.matrices), default=0.0)
         return path / (1000 * cutoff_of(clock_ns))
@@ -121,13 +121,13 @@ class Coefficients:
         """Flip-flops of a layer of so many stages, from the bits it reads to the bits it gives."""
         return stages * (self.registers["in"] * bits_in + self.registers["out"] * bits_out)
 
-    def whole(self, tally: Tally, clock_ns: float = CLOCK_NS) -> float:
+    def whole(self, tally: OperationCounts, clock_ns: float = CLOCK_NS) -> float:
         """Size of a layer, flip-flops included where they are part of it."""
         stages = self.stages(tally, clock_ns)
         held = self.flip_flops(stages, tally.bits_in, tally.bits_out)
         return self.logic(tally) + self.register * held
 
-    def logic(self, tally: Tally) -> float:
+    def logic(self, tally: OperationCounts) -> float:
         """Size of a layer without its flip-flops."""
         sums = sum(copies * self.matrix(matrix) for matrix, copies in tally.matrices)
         sums += sum(x.elements * self.scaling(x) for x in tally.scalings)
@@ -317,7 +317,7 @@ def quick_estimate(network: Network, target: str = LUTS, clock_ns: float = CLOCK
     Raises:
         HqcError: HQC434, another target; HQC401, a network that logic does not do.
     """
-    table, found = coefficients(target), tallies(network)
+    table, found = coefficients(target), operation_counts(network)
     ends, rows = dict.fromkeys(network.inputs, 0.0), []
     for name, tally in found.items():
         layer = network.layer(name)
@@ -329,7 +329,7 @@ def quick_estimate(network: Network, target: str = LUTS, clock_ns: float = CLOCK
     return Prediction(target, table.unit, clock_ns, latency, tuple(rows), bar, table.fitted)
 
 
-def _row(layer: Layer, tally: Tally, table: Coefficients, stages: float) -> Predicted:
+def _row(layer: Layer, tally: OperationCounts, table: Coefficients, stages: float) -> Predicted:
     kind = type(layer).__name__.lower()
     held = table.flip_flops(stages, tally.bits_in, tally.bits_out)
     size, bar = table.logic(tally) + table.register * held, table.bars.get(kind, 0.0)

@@ -20,7 +20,7 @@ from hqc.analysis.dependence import exact_values_known
 from hqc.analysis.partition import MAXIMA, Partition, Port, partition
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import integers
-from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
@@ -226,7 +226,7 @@ def _port_values(cut: Partition) -> list[Value]:
 
 
 def _rule(node: Node) -> Callable[[_Walk, Node, Held, list[Held]], None] | None:
-    if is_movement(node):
+    if is_rearrangement(node):
         return _move
     if Quant.matches(node):
         return _quantise
@@ -314,7 +314,7 @@ def _relu(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
 
 
 def _move(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
-    found = movement(node)
+    found = rearrangement(node)
     sources = [walk_.aligned(walk_.known[str(v.name)], out.exponent) for v in found.sources]
     fill = int(np.ldexp(found.fill, -out.exponent)) if np.any(found.index < 0) else 0
     walk_.emit.move(out, sources, found.index, fill)

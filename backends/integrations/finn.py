@@ -320,7 +320,7 @@ def _boundaries(
 
 
 def _transposition(index: Codes, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The order of axes that a movement is, if it is one."""
+    """The order of axes that a rearrangement is, if it is one."""
     held = np.arange(math.prod(shape)).reshape(shape)
     for order in itertools.permutations(range(len(shape))):
         if np.array_equal(held.transpose(order), index):

@@ -16,7 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hqc.analysis.rearrangements import Movement
+from hqc.analysis.rearrangements import Rearrangement
 from hqc.backends.layers.layers import Constant, Dense, Layer, Rearrange
 from hqc.ir import Array
 from hqc.numerics.types import Codes
@@ -46,8 +46,8 @@ def spread(constant: Codes, shape: tuple[int, ...]) -> Codes:
     return to_hardware(np.broadcast_to(constant, (1, *shape))).reshape(-1)
 
 
-def hardware_index(found: Movement, shapes: Sequence[tuple[int, ...]]) -> Codes:
-    """The index of a movement, flat, with both sides in hardware order."""
+def hardware_index(found: Rearrangement, shapes: Sequence[tuple[int, ...]]) -> Codes:
+    """The index of a rearrangement, flat, with both sides in hardware order."""
     tables, first = [], 0
     for shape in shapes:
         size = math.prod(shape)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from onnx_ir import Node, Value
 
-from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
 from hqc.backends.layers.constants import (
     Illegal,
     bias_codes,
@@ -50,7 +50,7 @@ def lower(walk: Walk, node: Node) -> None:
         Illegal: no layer does it.
         HqcError: HQC102, HQC104, its parameters make no sense or are not known.
     """
-    if is_movement(node):
+    if is_rearrangement(node):
         _rearrange(walk, node)
     elif node.domain == "" and node.op_type in _LOWER:
         _LOWER[node.op_type](walk, node)
@@ -262,7 +262,7 @@ def _max_pool(walk: Walk, node: Node) -> None:
 
 
 def _rearrange(walk: Walk, node: Node) -> None:
-    found = movement(node)
+    found = rearrangement(node)
     sources = [walk.source(value) for value in found.sources]
     index = hardware_index(found, [_shape(value) for value in found.sources])
     value = node.outputs[0]

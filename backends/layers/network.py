@@ -11,7 +11,7 @@ from onnx_ir import Model, Node
 
 from hqc.analysis.chain_steps import is_pass_through
 from hqc.analysis.partition import Partition
-from hqc.analysis.rearrangements import is_movement
+from hqc.analysis.rearrangements import is_rearrangement
 from hqc.backends.layers.constants import Illegal, c_name
 from hqc.backends.layers.layers import Activation, Input, Layer, Network
 from hqc.backends.layers.layout import hardware_shape, simplify
@@ -115,7 +115,7 @@ class Reader(Walk):
     # --- walking ----------------------------------------------------------------------------
 
     def _node(self, node: Node) -> None:
-        if not is_pass_through(node) or is_movement(node):
+        if not is_pass_through(node) or is_rearrangement(node):
             lower(self, node)
             return
         source = self.source(node.inputs[0])

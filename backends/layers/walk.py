@@ -13,7 +13,7 @@ from onnx_ir import DataType, Node, Value
 
 from hqc.analysis.chain_steps import is_pass_through
 from hqc.analysis.partition import Partition
-from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
 from hqc.backends.layers.constants import Illegal, c_name
 from hqc.backends.layers.layers import Layer
 from hqc.backends.layers.layout import hardware_index, hardware_shape, is_identity
@@ -110,8 +110,8 @@ def quantiser_type(node: Node) -> FixedType:
 
 def changes_nothing(node: Node) -> bool:
     """Whether each sample's elements stay as they are, where the hardware holds them."""
-    if is_movement(node):
-        found = movement(node)
+    if is_rearrangement(node):
+        found = rearrangement(node)
         if len(found.sources) != 1:
             return False
         shape = sample_shape(found.sources[0])

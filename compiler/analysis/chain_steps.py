@@ -55,10 +55,12 @@ def after_cast(node: Node, chain: Chain) -> Chain:
 def chain_step(node: Node, computed: Container[Value] = frozenset()) -> Step | None:
     """A node as a step on its one computed input, or None where it is no such thing.
 
-    `computed` may hold values that are known to be no constants.
-
     Covers BatchNormalization (y = gamma * (x - mean) / sqrt(var + epsilon) + beta, ONNX operator
     specification), Add, Sub, Mul, Div with a constant, and monotone activations.
+
+    Args:
+        node: of the quantised graph.
+        computed: values that are known to be no constant expressions.
     """
     if node.domain == "" and node.op_type in ARITHMETIC:
         return _with_constant(node, computed)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx_ir import Node, Value
 
-from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
 from hqc.ir import Array, constant, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Taps
@@ -69,7 +69,7 @@ def derive(nodes: Iterable[Node], ports: Collection[Node]) -> dict[Value, Interv
     known: dict[Value, Interval] = {}
     for node in nodes:
         out = node.outputs[0]
-        rule = _moved if is_movement(node) else _RULES.get(node.op_type)
+        rule = _moved if is_rearrangement(node) else _RULES.get(node.op_type)
         if node in ports:
             range_ = range_of(out)
             interval = Interval.of(range_) if range_ is not None else None
@@ -182,7 +182,7 @@ def _pass_through(node: Node, known: _Known) -> Interval | None:
 
 def _moved(node: Node, known: _Known) -> Interval | None:
     """Element by element: what every element of the sources reaches, gathered and joined."""
-    found = movement(node)
+    found = rearrangement(node)
     sides = [known.get(v) for v in found.sources]
     exponents = [s.exponent for s in sides if s is not None]
     mantissa, exponent = math.frexp(found.fill)

@@ -16,7 +16,7 @@ from hqc.analysis.grid_constants import GridConstant, grid_constant
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import location_of
 from hqc.ir.windows import Taps, divisors
-from hqc.numerics.exact_tensor import Exact, common_unit, straightened, without_offset
+from hqc.numerics.exact_tensor import ExactTensor, common_unit, straightened, without_offset
 from hqc.numerics.monotone_chain import Affine, Chain
 from hqc.numerics.types import DOUBLE_BITS, INT64_BITS, SINGLE_BITS, Codes
 
@@ -130,7 +130,7 @@ def _by_output(node: Node, codes: Codes, scale: npt.NDArray[np.object_], group: 
     return Weights(codes * whole, tuple(units), group)
 
 
-def weighted_sum(node: Node, x: Exact) -> Exact:
+def weighted_sum(node: Node, x: ExactTensor) -> ExactTensor:
     """A MatMul, Conv or ConvTranspose of an exact tensor.
 
     Raises:
@@ -160,7 +160,7 @@ def weighted_sum(node: Node, x: Exact) -> Exact:
     divided = _offsets_over_factors(affine, weights, one_factor)
     step = Affine(weights.scales, divided)
     shape = (len(base), weights.codes.shape[0], *taps.shape)
-    return Exact(sums.reshape(shape), Chain().then(step))
+    return ExactTensor(sums.reshape(shape), Chain().then(step))
 
 
 def _offsets_over_factors(
@@ -201,7 +201,7 @@ def _sum(node: Node, base: Codes, weights: Weights, taps: Taps) -> Codes:
     return out
 
 
-def average(node: Node, x: Exact) -> Exact:
+def average(node: Node, x: ExactTensor) -> ExactTensor:
     """AveragePool and GlobalAveragePool of an exact tensor."""
     x = straightened(x)
     affine = x.chain.affine
@@ -225,10 +225,10 @@ def average(node: Node, x: Exact) -> Exact:
         raise reject("HQC204", "sums beyond 62 bits", where=location_of(node))
     scaled = np.asarray(sums * (whole // counts), np.int64)
     mean = Affine(tuple(a / whole for a in affine.a), affine.b)
-    return Exact(scaled.reshape(*x.base.shape[:2], *taps.shape), Chain().then(mean))
+    return ExactTensor(scaled.reshape(*x.base.shape[:2], *taps.shape), Chain().then(mean))
 
 
-def maximum(node: Node, x: Exact) -> Exact:
+def maximum(node: Node, x: ExactTensor) -> ExactTensor:
     """MaxPool and GlobalMaxPool: monotone chains and maxima commute."""
     taps = Taps.of(node)
     rising = [x.chain.slope(c) >= 0 for c in range(x.chain.channels)]
@@ -236,7 +236,7 @@ def maximum(node: Node, x: Exact) -> Exact:
     base: npt.NDArray[Any] = x.base
     flat = base.reshape(*base.shape[:2], -1) * sign
     best = taps.gather(flat, np.min(flat, initial=0)).max(axis=2) * sign
-    return Exact(best.reshape(*x.base.shape[:2], *taps.shape), x.chain)
+    return ExactTensor(best.reshape(*x.base.shape[:2], *taps.shape), x.chain)
 
 
 def no_form(node: Node) -> HqcError:

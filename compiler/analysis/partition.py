@@ -21,7 +21,7 @@ from hqc.analysis.chain_steps import after_cast, chain_step, check_per_channel, 
 from hqc.analysis.dependence import computed_values, data_input
 from hqc.analysis.float_tail import FloatTail
 from hqc.analysis.grid_constants import grid_constant, round_float
-from hqc.analysis.rearrangements import RESHAPES, is_movement, movement
+from hqc.analysis.rearrangements import RESHAPES, is_rearrangement, rearrangement
 from hqc.analysis.step_functions import Coder, Quantiser, Thresholds, real_step_function
 from hqc.diagnostics import reject
 from hqc.ir import Array, location_of, type_of
@@ -73,9 +73,9 @@ def host_tail(model: Model) -> set[Node]:
 def _stays_exact(node: Node, computed: set[Value]) -> bool:
     if is_pass_through(node):
         return True
-    if is_movement(node):
+    if is_rearrangement(node):
         return not _mixes_channels(node) or all(
-            _has_one_scale(v, computed) for v in movement(node).sources
+            _has_one_scale(v, computed) for v in rearrangement(node).sources
         )
     if node.domain == "" and (node.op_type == "Relu" or node.op_type in MAXIMA):
         return True
@@ -87,7 +87,7 @@ def _stays_exact(node: Node, computed: set[Value]) -> bool:
 
 
 def _mixes_channels(node: Node) -> bool:
-    channels = movement(node).channels()
+    channels = rearrangement(node).channels()
     return channels is None or any(len(row) > 1 for row in channels)
 
 
@@ -96,7 +96,7 @@ def _has_one_scale(value: Value, known: set[Value]) -> bool:
     pending, seen = [value], {value}
     while pending:
         node = pending.pop().producer()
-        if node is None or (is_quantiser(node) and coder_of(node).channels == 1):
+        if node is None or (is_quantiser(node) and code_boundaries(node).channels == 1):
             continue
         given = [v for v in node.inputs if v is not None]
         computed = [v for v in given if v in known]
@@ -266,7 +266,7 @@ def encode(head: tuple[Chain, Node], x: Array) -> Array:
             return _assign(type_, x)
         if (scaled := _product_in_single(chain, x)) is not None:
             return _assign(type_, scaled)
-    coder = coder_of(node)
+    coder = code_boundaries(node)
     codes = real_step_function(chain, coder, max(chain.channels, coder.channels))
     return codes(np.asarray(x, np.float64))
 
@@ -299,7 +299,7 @@ def _assign(type_: FixedType, x: Array) -> Array:
     return round_float(scaled, type_.rounding)
 
 
-def coder_of(node: Node) -> Coder:
+def code_boundaries(node: Node) -> Coder:
     """The code boundaries of a quantiser node; a MultiThreshold's codes are its counts.
 
     Raises:

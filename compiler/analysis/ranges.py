@@ -17,7 +17,13 @@ from hqc.analysis.chain_steps import is_pass_through
 from hqc.analysis.dependence import exact_values_known
 from hqc.analysis.grid_constants import grid_constant
 from hqc.analysis.partition import MAXIMA
-from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import (
+    Rearrangement,
+    data_sources,
+    is_rearrangement,
+    rearrangement,
+    sample_shape,
+)
 from hqc.diagnostics import reject
 from hqc.ir import constant, location_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
@@ -104,8 +110,8 @@ def _forward(node: Node, known: Mapping[Value, ChannelRange]) -> ChannelRange:
     x = known[data[0]]
     if is_pass_through(node):
         return x
-    if is_movement(node):
-        return _moved(movement(node), [known[v] for v in data_sources(node)])
+    if is_rearrangement(node):
+        return _moved(rearrangement(node), [known[v] for v in data_sources(node)])
     if node.op_type == "Relu":
         return ChannelRange(np.maximum(x.lo, 0), np.maximum(x.hi, 0), x.exponent)
     if Quant.matches(node):
@@ -155,7 +161,7 @@ def _operands(node: Node, known: Mapping[Value, ChannelRange]) -> int:
     return sum(v is not None and v in known for v in node.inputs)
 
 
-def _moved(found: Movement, sources: Sequence[ChannelRange]) -> ChannelRange:
+def _moved(found: Rearrangement, sources: Sequence[ChannelRange]) -> ChannelRange:
     """What each output channel takes from the channels before, and from the padding."""
     fill = value_range(np.array([found.fill]))
     padded = bool(np.any(found.index < 0))

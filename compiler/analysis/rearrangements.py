@@ -32,7 +32,7 @@ _DATA_INPUTS = 1
 
 
 @dataclass(frozen=True)
-class Movement:
+class Rearrangement:
     """Where each element of a sample comes from.
 
     Attributes:
@@ -67,7 +67,7 @@ class Movement:
         return tuple(np.unique(row) for row in rows)
 
 
-def is_movement(node: Node) -> bool:
+def is_rearrangement(node: Node) -> bool:
     """Whether the node is an operator that rearranges elements."""
     return node.domain == "" and (node.op_type in RESHAPES or node.op_type in _OTHERS)
 
@@ -90,7 +90,7 @@ def sample_shape(value: Value) -> tuple[int, ...]:
     return tuple(int(d) for d in dims if isinstance(d, int))
 
 
-def movement(node: Node) -> Movement:
+def rearrangement(node: Node) -> Rearrangement:
     """What a node does to the elements of each sample.
 
     Raises:
@@ -103,7 +103,7 @@ def movement(node: Node) -> Movement:
         index = np.arange(int(np.prod(shapes[0], dtype=np.int64)), dtype=np.int64)
         if int(np.prod(out, dtype=np.int64)) != index.size:
             raise _mixes(node)
-        return Movement(sources, index.reshape(out))
+        return Rearrangement(sources, index.reshape(out))
     _check_parameters(node, sources)
     fill = _fill(node)
     sizes = [int(np.prod(s, dtype=np.int64)) for s in shapes]
@@ -124,7 +124,7 @@ def movement(node: Node) -> Movement:
         raise _mixes(node)
     if np.any((one < 0) | (one > total)):
         raise _mixes(node)
-    return Movement(sources, np.where(padded, -1, one - 1), fill)
+    return Rearrangement(sources, np.where(padded, -1, one - 1), fill)
 
 
 def _mixes(node: Node) -> Exception:
@@ -169,7 +169,7 @@ def _fill(node: Node) -> float:
 def _run(node: Node, feeds: Sequence[Codes]) -> Array:
     """The node itself on numbered elements; what it pads with is 0 there."""
     proto = onnx_ir.serde.serialize_node(node)
-    graph = onnx.GraphProto(name="movement")
+    graph = onnx.GraphProto(name="rearrangement")
     graph.node.append(proto)
     sources = data_sources(node)
     kind = onnx.TensorProto.FLOAT
@@ -191,8 +191,8 @@ def _run(node: Node, feeds: Sequence[Codes]) -> Array:
     return np.asarray(session(graph, opset, threads=1).run(None, fed)[0])
 
 
-def move(found: Movement, arrays: Sequence[Array], fill: int | float) -> Array:
-    """Apply a movement to arrays (N, ...) of any dtype; `fill` in the arrays' own units."""
+def rearrange(found: Rearrangement, arrays: Sequence[Array], fill: int | float) -> Array:
+    """Apply a rearrangement to arrays (N, ...) of any dtype; `fill` in the arrays' own units."""
     flat = np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
     out = flat[:, found.index.ravel()]
     if np.any(padding := found.index.ravel() < 0):

@@ -19,7 +19,7 @@ from hqc.equivalence.samples import probes
 from hqc.equivalence.translation_validation import compare, first_difference
 from hqc.execution.reference import Reference
 from hqc.ir import Array, from_bytes, to_bytes
-from hqc.numerics.exact_tensor import Exact
+from hqc.numerics.exact_tensor import ExactTensor
 from hqc.pipeline import PASS_TIMEOUT, PassEvent
 from hqc.pipeline.passes import Change, Outcome
 from hqc.pipeline.registry import Registry
@@ -71,7 +71,7 @@ class Judge:
     """Tells whether a model computes what it did at the beginning."""
 
     inputs: Mapping[str, Array]
-    trace: dict[str, Exact]
+    trace: dict[str, ExactTensor]
     want: dict[str, Array]
 
     @classmethod

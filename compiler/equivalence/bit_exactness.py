@@ -14,7 +14,7 @@ from hqc.execution.fast import Fast, NodeCertificate
 from hqc.execution.reference import Reference
 from hqc.ir import Array, range_of, type_of
 from hqc.ir.operators import is_quantiser
-from hqc.numerics.exact_tensor import Exact
+from hqc.numerics.exact_tensor import ExactTensor
 from hqc.numerics.monotone_chain import Affine
 from hqc.numerics.types import Codes
 
@@ -53,7 +53,7 @@ class ExactCore:
         return self._cut.decode(self.codes(inputs))
 
 
-def _port_codes(tensor: Exact, port: Port) -> Codes:
+def _port_codes(tensor: ExactTensor, port: Port) -> Codes:
     """The exact values of a tensor as codes of a port, in Python's integers and rationals."""
     column = (-1, *(1,) * (tensor.base.ndim - 2))
     values = tensor.base.astype(object)

@@ -20,15 +20,15 @@ from onnx_ir import Model, Node, Value
 
 from hqc.analysis.chain_steps import chain_step, is_pass_through
 from hqc.analysis.dependence import data_input
-from hqc.analysis.partition import MAXIMA, coder_of, computed_nodes, host_tail
-from hqc.analysis.rearrangements import is_movement, move, movement
+from hqc.analysis.partition import MAXIMA, code_boundaries, computed_nodes, host_tail
+from hqc.analysis.rearrangements import is_rearrangement, rearrange, rearrangement
 from hqc.analysis.step_functions import Coder, Thresholds
 from hqc.equivalence.float_sums import SUMS, Sums, widest
 from hqc.execution.reference import Reference
 from hqc.ir import Array
 from hqc.ir.operators import MultiThreshold, is_quantiser
 from hqc.numerics.activations import Curve, Leaky
-from hqc.numerics.exact_tensor import Exact
+from hqc.numerics.exact_tensor import ExactTensor
 from hqc.numerics.monotone_chain import Affine
 
 Floats = npt.NDArray[np.float64]
@@ -92,7 +92,7 @@ def undecided(model: Model, inputs: Mapping[str, Array]) -> npt.NDArray[np.bool_
         source = data_input(node, trace)
         if not is_quantiser(node) or source is None:
             continue
-        coder, codes = coder_of(node), np.asarray(trace[value].base, np.int64)
+        coder, codes = code_boundaries(node), np.asarray(trace[value].base, np.int64)
         at = np.nonzero(np.ones(codes.shape, bool))
         channels = at[1] if coder.channels > 1 else np.zeros_like(at[0])
         k, x = codes[at], errors.values(source)[at]
@@ -107,7 +107,7 @@ def _flips(node: Node, errors: _Errors, mine: Floats) -> dict[int, Deviation]:
     """By row: why the float32 executor's codes differ at this quantiser, where they do."""
     source = data_input(node, errors.trace)
     assert source is not None
-    coder = coder_of(node)
+    coder = code_boundaries(node)
     tensor = errors.trace[node.outputs[0]]
     grid = tensor.chain.affine
     assert grid is not None
@@ -173,7 +173,7 @@ def _boundaries(
 
 def _outputs(
     model: Model,
-    trace: Mapping[Value, Exact],
+    trace: Mapping[Value, ExactTensor],
     errors: _Errors,
     oracle: Mapping[str, Array],
     rows: Sequence[int],
@@ -200,7 +200,7 @@ def _outputs(
 class _Errors:
     """Bounds on the float32 error of every value, built node by node."""
 
-    def __init__(self, trace: Mapping[Value, Exact]):
+    def __init__(self, trace: Mapping[Value, ExactTensor]):
         self.trace = trace
         self.bound: dict[Value, Floats] = {}
         self._values: dict[Value, Floats] = {}
@@ -230,9 +230,9 @@ class _Errors:
             sums = Sums(self.values(known[0]), self.bound[known[0]], unit)
             self.bound[value] = sums.bound_of(node)
             return
-        elif is_movement(node):
-            found = movement(node)
-            propagated = move(found, [self.bound[v] for v in found.sources], 0.0)
+        elif is_rearrangement(node):
+            found = rearrangement(node)
+            propagated = rearrange(found, [self.bound[v] for v in found.sources], 0.0)
         elif node.domain == "" and node.op_type in MAXIMA:
             propagated = widest(node, self.bound[known[0]])
         elif len([v for v in node.inputs if v in self.bound]) == 2:

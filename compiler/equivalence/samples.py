@@ -12,8 +12,8 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.chain_steps import chain_step, is_pass_through
 from hqc.analysis.dependence import data_input
 from hqc.analysis.grid_constants import grid_constant
-from hqc.analysis.partition import coder_of, first_quantisers, is_linear
-from hqc.analysis.rearrangements import is_movement
+from hqc.analysis.partition import code_boundaries, first_quantisers, is_linear
+from hqc.analysis.rearrangements import is_rearrangement
 from hqc.analysis.step_functions import Coder, Thresholds
 from hqc.analysis.workload import affordable
 from hqc.ir import Array
@@ -62,7 +62,7 @@ def probes(
 def _of_input(
     rng: np.random.Generator, n: int, shape: tuple[int, ...], chain: Chain, node: Node
 ) -> Floats:
-    coder = coder_of(node)
+    coder = code_boundaries(node)
     lo, hi, ties = _landmarks(chain, coder)
     middle, half = (lo + hi) / 2, (hi - lo) / 2
     size = int(np.prod(shape))
@@ -116,7 +116,9 @@ def _first_weights(value: Value) -> Codes | None:
                 grid = grid_constant(use.node.inputs[1])
                 return None if grid is None else grid.codes
             step = None if data_input(use.node, {last}) is None else chain_step(use.node)
-            goes_on = is_pass_through(use.node) or is_movement(use.node) or isinstance(step, Affine)
+            goes_on = (
+                is_pass_through(use.node) or is_rearrangement(use.node) or isinstance(step, Affine)
+            )
             if goes_on and use.node.outputs[0] not in seen:
                 pending.append(use.node.outputs[0])
                 seen.add(use.node.outputs[0])

@@ -12,7 +12,7 @@ from hqc.equivalence.float_error import Deviation, deviations
 from hqc.equivalence.qonnx_oracle import run_qonnx
 from hqc.execution.reference import Reference
 from hqc.ir import Array
-from hqc.numerics.exact_tensor import Exact
+from hqc.numerics.exact_tensor import ExactTensor
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def compare(got: Mapping[str, Array], want: Mapping[str, Array]) -> Comparison:
     return Comparison(total, mismatches, first)
 
 
-def first_difference(before: Mapping[str, Exact], after: Mapping[Value, Exact]) -> str | None:
+def first_difference(
+    before: Mapping[str, ExactTensor], after: Mapping[Value, ExactTensor]
+) -> str | None:
     """The first value, in order, that has the same name as a tensor of before and differs."""
     for value, tensor in after.items():
         name = str(value.name)

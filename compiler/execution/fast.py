@@ -23,7 +23,7 @@ from hqc.analysis.dependence import exact_values_known
 from hqc.analysis.partition import MAXIMA, Partition, partition
 from hqc.analysis.precision_propagation import channel_ranges
 from hqc.analysis.ranges import ChannelRange, integers
-from hqc.analysis.rearrangements import is_movement, movement, sample_shape
+from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
 from hqc.diagnostics import reject
 from hqc.execution.im2col import unfold
 from hqc.ir import Array, location_of
@@ -128,7 +128,7 @@ class _Builder:
         after = self._ranges[node.outputs[0]]
         if is_pass_through(node):
             self._op("Identity", out, self._kinds[names[0]], names[0])
-        elif is_movement(node):
+        elif is_rearrangement(node):
             self._move(node, out, after)
         elif node.op_type in MAXIMA:
             self._maximum(node, out, names[0])
@@ -193,7 +193,7 @@ class _Builder:
 
     def _move(self, node: Node, out: str, after: ChannelRange) -> None:
         """A rearrangement as Reshape where elements stay in order, else as Gather."""
-        found = movement(node)
+        found = rearrangement(node)
         names = [str(v.name) for v in found.sources]
         kind = max(self._kinds[n] for n in names)  # DOUBLE is the larger of the two
         dims = [-1, *found.index.shape]

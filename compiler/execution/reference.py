@@ -19,14 +19,20 @@ from hqc.analysis.chain_steps import MERGES, after_cast, chain_step, is_pass_thr
 from hqc.analysis.dependence import computed_values, data_input
 from hqc.analysis.float_tail import FloatTail
 from hqc.analysis.linear import average, maximum, no_form, weighted_sum
-from hqc.analysis.partition import coder_of, computed_nodes, encode, host_tail
-from hqc.analysis.rearrangements import Movement, is_movement, move, movement, sample_shape
+from hqc.analysis.partition import code_boundaries, computed_nodes, encode, host_tail
+from hqc.analysis.rearrangements import (
+    Rearrangement,
+    is_rearrangement,
+    rearrange,
+    rearrangement,
+    sample_shape,
+)
 from hqc.analysis.step_functions import Quantiser, StepFunction, step_function, wide_codes
 from hqc.diagnostics import reject
 from hqc.ir import Array, boundaries, location_of
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
 from hqc.numerics.exact_tensor import (
-    Exact,
+    ExactTensor,
     column,
     common_unit,
     on_common_units,
@@ -37,7 +43,7 @@ from hqc.numerics.exact_tensor import (
 from hqc.numerics.monotone_chain import Affine, Chain
 from hqc.numerics.types import INT64_BITS, Codes, round_shift
 
-_OPERATORS: Mapping[str, Callable[[Node, Exact], Exact]] = {
+_OPERATORS: Mapping[str, Callable[[Node, ExactTensor], ExactTensor]] = {
     **dict.fromkeys(("MatMul", "Conv", "ConvTranspose"), weighted_sum),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool"), average),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool"), maximum),
@@ -55,14 +61,14 @@ class Reference:
         self._tail = host_tail(model)
         self._nodes = [n for n in computed_nodes(model) if n not in self._tail]
         self._steps: dict[Node, StepFunction] = {}
-        self._moves: dict[Node, Movement] = {}
+        self._moves: dict[Node, Rearrangement] = {}
         self._float_tail: FloatTail | None = None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs (float32) of model inputs (N, ...) in the model's own units."""
         return self.finish(self.trace(inputs))
 
-    def finish(self, trace: Mapping[Value, Exact]) -> dict[str, Array]:
+    def finish(self, trace: Mapping[Value, ExactTensor]) -> dict[str, Array]:
         """The host's float operators on a trace."""
         if self._float_tail is None:
             known = [str(v.name) for v in trace]
@@ -72,14 +78,14 @@ class Reference:
         entries = {str(v.name): t for v, t in trace.items() if v.name in needs}
         return self._float_tail({name: t.values() for name, t in entries.items()})
 
-    def trace(self, inputs: Mapping[str, Array]) -> dict[Value, Exact]:
+    def trace(self, inputs: Mapping[str, Array]) -> dict[Value, ExactTensor]:
         """Every exact tensor of the graph, in order.
 
         Raises:
             HqcError: HQC005, an input is missing or of a wrong shape; HQC204/205, a tensor does
                 not fit 62 bits or has no exact form.
         """
-        known: dict[Value, Exact] = {}
+        known: dict[Value, ExactTensor] = {}
         for value, boundary in zip(self._inputs, boundaries(self._inputs), strict=True):
             x = np.asarray(inputs.get(boundary.name, np.empty(0)), np.float64)
             if x.shape[1:] != boundary.shape or not np.all(np.isfinite(x)):
@@ -88,16 +94,16 @@ class Reference:
                     f"input {boundary.name} has shape {x.shape}, the model takes (N, "
                     f"{', '.join(map(str, boundary.shape))}) of finite numbers",
                 )
-            known[value] = Exact(x, Chain())
+            known[value] = ExactTensor(x, Chain())
         for node in self._nodes:
             known[node.outputs[0]] = self._evaluate(node, known)
         return known
 
-    def _evaluate(self, node: Node, known: Mapping[Value, Exact]) -> Exact:
+    def _evaluate(self, node: Node, known: Mapping[Value, ExactTensor]) -> ExactTensor:
         computed = [v for v in node.inputs if v is not None and v in self._computed]
-        if is_movement(node):
+        if is_rearrangement(node):
             if node not in self._moves:
-                self._moves[node] = movement(node)
+                self._moves[node] = rearrangement(node)
             found = self._moves[node]
             return _move(node, found, [known[v] for v in found.sources])
         if len(computed) == 2 and node.domain == "" and node.op_type in MERGES:
@@ -109,16 +115,16 @@ class Reference:
         if is_quantiser(node):
             return self._quantise(node, x)
         if is_pass_through(node):
-            return Exact(x.base, after_cast(node, x.chain)) if x.is_real else x
+            return ExactTensor(x.base, after_cast(node, x.chain)) if x.is_real else x
         if node.domain == "" and (rule := _OPERATORS.get(node.op_type)) is not None:
             return rule(node, x)
         step = chain_step(node, self._computed)
         if step is None:
             raise no_form(node)
-        return Exact(x.base, x.chain.then(step))
+        return ExactTensor(x.base, x.chain.then(step))
 
-    def _quantise(self, node: Node, x: Exact) -> Exact:
-        coder = coder_of(node)
+    def _quantise(self, node: Node, x: ExactTensor) -> ExactTensor:
+        coder = code_boundaries(node)
         if isinstance(coder, Quantiser):
             grid = coder.grid()
         else:
@@ -126,16 +132,16 @@ class Reference:
             grid = Affine.of(Fraction(view.out_scale), Fraction(view.out_bias))
         chain = Chain().then(grid)
         if x.is_real:
-            return Exact(encode((x.chain, node), x.base).astype(np.int64), chain)
+            return ExactTensor(encode((x.chain, node), x.base).astype(np.int64), chain)
         if x.is_wide:
-            return Exact(wide_codes(x.chain, coder, x.base), chain)
+            return ExactTensor(wide_codes(x.chain, coder, x.base), chain)
         codes = x.codes
         if Quant.matches(node) and (done := _shift_and_round(Quant.read(node), codes, x.chain)):
-            return Exact(done[0], chain)
+            return ExactTensor(done[0], chain)
         if node not in self._steps:
             channels = max(x.chain.channels, coder.channels)
             self._steps[node] = step_function(x.chain, coder, channels)
-        return Exact(self._steps[node](codes), chain)
+        return ExactTensor(self._steps[node](codes), chain)
 
 
 def _shift_and_round(quant: Quant, codes: Codes, chain: Chain) -> tuple[Codes] | None:
@@ -160,7 +166,7 @@ def _shift_and_round(quant: Quant, codes: Codes, chain: Chain) -> tuple[Codes] |
     return (np.clip(rounded, limits.lo, limits.hi),)
 
 
-def _merge(node: Node, x: Exact, y: Exact) -> Exact:
+def _merge(node: Node, x: ExactTensor, y: ExactTensor) -> ExactTensor:
     """Add, Sub or Mul of two exact tensors."""
     if x.is_real or y.is_real:
         raise no_form(node)
@@ -171,14 +177,14 @@ def _merge(node: Node, x: Exact, y: Exact) -> Exact:
     if node.op_type == "Mul":
         return _product(node, x, y)
     sign = -1 if node.op_type == "Sub" else 1
-    bare = [Exact(t.base, _factors(a)) for t, a in ((x, first), (y, second))]
+    bare = [ExactTensor(t.base, _factors(a)) for t, a in ((x, first), (y, second))]
     left, right, units = on_common_units(*bare)
     offsets = Affine((Fraction(1),), second.b).then(Affine.of(sign))
     step = Affine(units, first.add_offsets(offsets))
-    return Exact(np.asarray(left + sign * right), Chain().then(step))
+    return ExactTensor(np.asarray(left + sign * right), Chain().then(step))
 
 
-def _full(node: Node, x: Exact) -> Exact:
+def _full(node: Node, x: ExactTensor) -> ExactTensor:
     """A tensor broadcast to the shape of the node's output."""
     dims = sample_shape(node.outputs[0])
     if x.base.shape[1:] == dims:
@@ -186,14 +192,14 @@ def _full(node: Node, x: Exact) -> Exact:
     if x.base.ndim != len(dims) + 1 or x.chain.channels > 1:
         raise no_form(node)
     base: npt.NDArray[Any] = np.broadcast_to(x.base, (len(x.base), *dims))
-    return Exact(base, x.chain)
+    return ExactTensor(base, x.chain)
 
 
 def _factors(affine: Affine) -> Chain:
     return Chain((Affine(affine.a, (Fraction(0),)),))
 
 
-def _product(node: Node, x: Exact, y: Exact) -> Exact:
+def _product(node: Node, x: ExactTensor, y: ExactTensor) -> ExactTensor:
     x_, y_ = without_offset(x), without_offset(y)
     if x_ is None or y_ is None:
         raise no_form(node)
@@ -205,10 +211,10 @@ def _product(node: Node, x: Exact, y: Exact) -> Exact:
     n = max(len(first.a), len(second.a))
     factors = tuple(first.at(c)[0] * second.at(c)[0] for c in range(n))
     base = np.asarray(x_.codes * y_.codes, np.int64)
-    return Exact(base, Chain().then(Affine(factors, (Fraction(0),))))
+    return ExactTensor(base, Chain().then(Affine(factors, (Fraction(0),))))
 
 
-def _move(node: Node, found: Movement, tensors: Sequence[Exact]) -> Exact:
+def _move(node: Node, found: Rearrangement, tensors: Sequence[ExactTensor]) -> ExactTensor:
     """Rearranged tensors; chains follow their channels."""
     if len(tensors) > 1 or found.fill or np.any(found.index < 0):
         return _assemble(node, found, tensors)
@@ -219,21 +225,21 @@ def _move(node: Node, found: Movement, tensors: Sequence[Exact]) -> Exact:
         chain = None if channels is None else x.chain.joined(channels)
     if chain is None:
         return _assemble(node, found, tensors)
-    return Exact(move(found, [x.base], 0), chain)
+    return ExactTensor(rearrange(found, [x.base], 0), chain)
 
 
-def _assemble(node: Node, found: Movement, tensors: Sequence[Exact]) -> Exact:
+def _assemble(node: Node, found: Rearrangement, tensors: Sequence[ExactTensor]) -> ExactTensor:
     """Joined or padded tensors, on a step of which every part and the padding are multiples."""
     if any(t.is_real for t in tensors):
         if all(t.is_real and not t.chain.steps for t in tensors):
-            return Exact(move(found, [t.base for t in tensors], found.fill), Chain())
+            return ExactTensor(rearrange(found, [t.base for t in tensors], found.fill), Chain())
         raise no_form(node)
     fill = Fraction(found.fill)
     if len({t.chain for t in tensors}) == 1 and tensors[0].chain.channels == 1:
         code = _code_of(fill, tensors[0].chain)
         if code is not None or not np.any(found.index < 0):
             bases = [t.base for t in tensors]
-            return Exact(move(found, bases, code or 0), tensors[0].chain)
+            return ExactTensor(rearrange(found, bases, code or 0), tensors[0].chain)
     whole = []
     for tensor in tensors:
         straight = straightened(tensor)
@@ -252,7 +258,7 @@ def _assemble(node: Node, found: Movement, tensors: Sequence[Exact]) -> Exact:
         if (tensor.top * max(factors)).bit_length() > INT64_BITS:
             raise reject("HQC204", f"{node.op_type} beyond 62 bits", where=location_of(node))
         parts.append(tensor.codes * column(factors, tensor.base.ndim))
-    return Exact(move(found, parts, int(fill / unit)), Chain().then(Affine.of(unit)))
+    return ExactTensor(rearrange(found, parts, int(fill / unit)), Chain().then(Affine.of(unit)))
 
 
 def _code_of(value: Fraction, chain: Chain) -> int | None:

@@ -17,7 +17,7 @@ from hqc.numerics.types import INT64_BITS, Codes
 
 
 @dataclass(frozen=True)
-class Exact:
+class ExactTensor:
     """A tensor: `chain(base)`.
 
     Attributes:
@@ -88,7 +88,7 @@ def common_units(
     return lefts, rights, units
 
 
-def on_integers(x: Exact, affine: Affine) -> Exact | None:
+def on_integers(x: ExactTensor, affine: Affine) -> ExactTensor | None:
     """`affine(x.base)` as integers times one unit per channel; None beyond 62 bits."""
     if x.is_wide:
         return None
@@ -102,10 +102,10 @@ def on_integers(x: Exact, affine: Affine) -> Exact | None:
     rank = x.base.ndim
     base = x.codes * column(factors, rank) + column(offsets, rank)
     zeros = tuple(Fraction(0) for _ in units)
-    return Exact(np.asarray(base, np.int64), Chain().then(Affine(tuple(units), zeros)))
+    return ExactTensor(np.asarray(base, np.int64), Chain().then(Affine(tuple(units), zeros)))
 
 
-def straightened(x: Exact) -> Exact:
+def straightened(x: ExactTensor) -> ExactTensor:
     """The same tensor with its bends computed, where integers hold what they bend."""
     while not x.is_real and x.chain.affine is None:
         steps = x.chain.steps
@@ -116,17 +116,17 @@ def straightened(x: Exact) -> Exact:
         bent = _bend(whole, bend) if whole is not None else None
         if bent is None:
             return x
-        x = Exact(bent.base, bent.chain.extended(steps[at + 1 :]))
+        x = ExactTensor(bent.base, bent.chain.extended(steps[at + 1 :]))
     return x
 
 
-def _bend(x: Exact, bend: object) -> Exact | None:
+def _bend(x: ExactTensor, bend: object) -> ExactTensor | None:
     """A bend of integers with one positive unit per channel, as such integers again."""
     units = x.chain.affine
     assert units is not None
     codes, rank = x.codes, x.base.ndim
     if isinstance(bend, Rectifier):
-        return Exact(np.maximum(codes, 0), x.chain)
+        return ExactTensor(np.maximum(codes, 0), x.chain)
     if isinstance(bend, Clip):
         finer = _on_grid_of(x, [v for v in (bend.lo, bend.hi) if v is not None])
         if finer is None:
@@ -138,7 +138,7 @@ def _bend(x: Exact, bend: object) -> Exact | None:
             clipped = np.maximum(clipped, column([int(bend.lo / a) for a in scale.a], rank))
         if bend.hi is not None:
             clipped = np.minimum(clipped, column([int(bend.hi / a) for a in scale.a], rank))
-        return Exact(clipped, finer.chain)
+        return ExactTensor(clipped, finer.chain)
     if isinstance(bend, Leaky):
         n = max(len(bend.slopes), len(units.a))
         slopes = bend.slopes * (n // len(bend.slopes))
@@ -149,11 +149,11 @@ def _bend(x: Exact, bend: object) -> Exact | None:
         negative = codes * column([s.numerator for s in slopes], rank)
         steps = Affine(tuple(Fraction(1, d) for d in denominators), (Fraction(0),))
         base = np.asarray(np.where(codes >= 0, positive, negative), np.int64)
-        return Exact(base, Chain().then(steps.then(units)))
+        return ExactTensor(base, Chain().then(steps.then(units)))
     return None  # a curve leaves every grid
 
 
-def _on_grid_of(x: Exact, values: Sequence[Fraction]) -> Exact | None:
+def _on_grid_of(x: ExactTensor, values: Sequence[Fraction]) -> ExactTensor | None:
     """The same tensor on a step of which these values are multiples as well."""
     affine = x.chain.affine
     assert affine is not None
@@ -163,10 +163,10 @@ def _on_grid_of(x: Exact, values: Sequence[Fraction]) -> Exact | None:
         return None
     base = np.asarray(x.codes * column(factors, x.base.ndim), np.int64)
     zeros = tuple(Fraction(0) for _ in units)
-    return Exact(base, Chain().then(Affine(tuple(units), zeros)))
+    return ExactTensor(base, Chain().then(Affine(tuple(units), zeros)))
 
 
-def without_offset(x: Exact) -> Exact | None:
+def without_offset(x: ExactTensor) -> ExactTensor | None:
     """The same tensor as integers times one factor per channel, so that code 0 means 0."""
     affine = x.chain.affine
     if affine is None or x.is_wide:
@@ -182,11 +182,11 @@ def without_offset(x: Exact) -> Exact | None:
         return None
     base = np.asarray(x.codes * finer + column(offsets, x.base.ndim), np.int64)
     factors = tuple(a / finer for a in affine.a)
-    return Exact(base, Chain().then(Affine(factors, (Fraction(0),))))
+    return ExactTensor(base, Chain().then(Affine(factors, (Fraction(0),))))
 
 
 def on_common_units(
-    x: Exact, y: Exact
+    x: ExactTensor, y: ExactTensor
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], tuple[Fraction, ...]]:
     """The bases of two offset-free tensors as multiples of one unit per channel.
 

@@ -11,7 +11,7 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.dependence import computed_values
 from hqc.analysis.intervals import derive
 from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail
-from hqc.analysis.rearrangements import is_movement
+from hqc.analysis.rearrangements import is_rearrangement
 from hqc.diagnostics import Diagnostic, HqcError, Location
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
@@ -121,7 +121,7 @@ def typed_constants(datapath: Datapath) -> Iterator[Finding]:
     """Every float operand of the datapath that is no computed value is a typed constant."""
     computed = computed_values(datapath.model.graph)
     for node in datapath.core:
-        if is_quantiser(node) or (is_movement(node) and node.op_type != "Pad"):
+        if is_quantiser(node) or (is_rearrangement(node) and node.op_type != "Pad"):
             continue  # what they are told, such as the factors of a Resize, is no operand
         for value in node.inputs:
             if value is None or value in computed:

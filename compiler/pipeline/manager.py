@@ -27,7 +27,7 @@ from hqc.ir import (
     to_bytes,
 )
 from hqc.ir.snapshot import is_annotated_only, is_same, snapshot
-from hqc.numerics.exact_tensor import Exact
+from hqc.numerics.exact_tensor import ExactTensor
 from hqc.pipeline import user_code, verifier
 from hqc.pipeline.passes import Change, Contract, Outcome, Pass, Promise, Remark
 from hqc.pipeline.registry import Registry
@@ -188,7 +188,7 @@ class _Manager:
         self._folder = reproducers
         self._inputs = probes(model, samples, seed, count) if count else {}
         self._before: Model | None = None  # the model as it is now, where that is at hand
-        self._trace: dict[str, Exact] = {}
+        self._trace: dict[str, ExactTensor] = {}
         self._want: dict[str, Array] = {}
         if count:
             self._remember()
@@ -297,7 +297,7 @@ class _Manager:
         step: Step,
         before: Model,
         got: Mapping[str, Array],
-        trace: Mapping[Value, Exact],
+        trace: Mapping[Value, ExactTensor],
     ) -> None:
         result = compare(got, self._want)
         if result.equal:
@@ -364,12 +364,12 @@ def _lsb(got: Array | None, want: Array, unit: Array) -> float:
         return float(np.max(np.where(gap == 0, 0.0, gap / unit), initial=0))
 
 
-def _named(trace: Mapping[Value, Exact]) -> dict[str, Exact]:
+def _named(trace: Mapping[Value, ExactTensor]) -> dict[str, ExactTensor]:
     """A trace by the names that values have now: passes rename them."""
     return {str(value.name): tensor for value, tensor in trace.items()}
 
 
-def _unit(name: str, want: Array, trace: Mapping[str, Exact]) -> Array:
+def _unit(name: str, want: Array, trace: Mapping[str, ExactTensor]) -> Array:
     """One step of an output's grid; of what the host computes, the smallest gap that was seen."""
     grid = trace[name].chain.affine if name in trace else None
     if grid is not None:

@@ -31,7 +31,7 @@ from hqc.codesign.allocation.schemes import (
 from hqc.codesign.costs.lut_cost import LutCost
 from hqc.codesign.costs.providers import COSTS
 from hqc.codesign.hessian.objective import Samples
-from hqc.codesign.workflow.keeps_budget import promise
+from hqc.codesign.workflow.budget_check import check_budget
 from hqc.diagnostics import reject
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model
@@ -225,7 +225,9 @@ class _Seed:
         trained(model, self.parts, self.task.schedule, self.seed, quantised=True)
         accuracy = score(model, self.parts.test)[1]
         planned, example = plan.costs["lut"], self.parts.test[0][:2]
-        counted = promise("lut", model.eval(), example, math.inf, planned=planned, measured=True)
+        counted = check_budget(
+            "lut", model.eval(), example, math.inf, planned=planned, measured=True
+        )
         bops, measured = plan.costs["bops"], counted["measured"]
         found = Trial(self.seed, arm, budget, scheme, plan.bits, bops, planned, measured, accuracy)
         scales = scales_text(scheme.per_channel, scheme.power_of_two)

@@ -20,10 +20,12 @@ _REDUCTIONS = {
 }
 
 
-def respelt(node: Node, computed: Container[Value] = frozenset()) -> Sequence[Node] | None:
+def canonical_form(node: Node, computed: Container[Value] = frozenset()) -> Sequence[Node] | None:
     """The nodes that mean the same, or None where the spelling is the right one.
 
-    `computed` may hold values that are known to be no constant expressions.
+    Args:
+        node: of the quantised graph.
+        computed: values that are known to be no constant expressions.
     """
     rule = _RULES.get(node.op_type)
     if rule is None or node.domain != "":

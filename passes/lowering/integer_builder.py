@@ -44,7 +44,7 @@ def along_channels(values: npt.NDArray[np.float64], like: Value) -> npt.NDArray[
     return values.reshape(1, -1, *(1,) * (rank - 2))
 
 
-class Emitter:
+class IntegerBuilder:
     """Adds nodes in front of the one being lowered, and knows every new value's range."""
 
     def __init__(self, model: Model, by: str):

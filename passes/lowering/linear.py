@@ -16,12 +16,12 @@ from hqc.ir.operators import is_power_of_two
 from hqc.ir.windows import Taps, Window, divisors, spatial_shape, transposed_pads
 from hqc.numerics.exact_tensor import common_unit
 from hqc.numerics.monotone_chain import Affine, Chain
-from hqc.passes.lowering.integer_builder import Emitter, Form
+from hqc.passes.lowering.integer_builder import Form, IntegerBuilder
 from hqc.passes.lowering.rectifiers import from_zero, straighten
 from hqc.passes.lowering.sums import SIMPLE
 
 
-def lower_weighted(emitter: Emitter, node: Node, form: Form) -> Form:
+def lower_weighted(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """A MatMul, Conv or ConvTranspose: integer weights, and scales that move on.
 
     Raises:
@@ -30,7 +30,7 @@ def lower_weighted(emitter: Emitter, node: Node, form: Form) -> Form:
     return _weighted(emitter, node, straighten(emitter, node, form))
 
 
-def lower_by_scale(emitter: Emitter, node: Node, form: Form) -> tuple[Form, Form] | None:
+def lower_by_scale(emitter: IntegerBuilder, node: Node, form: Form) -> tuple[Form, Form] | None:
     """A layer over channels of two scales as two layers, each over the channels of one.
 
     Behind a Concat of two tensors, for instance. None where one integer layer does, since the
@@ -60,7 +60,9 @@ def lower_by_scale(emitter: Emitter, node: Node, form: Form) -> tuple[Form, Form
     return parts[0], parts[1]
 
 
-def _weighted(emitter: Emitter, node: Node, form: Form, channels: list[int] | None = None) -> Form:
+def _weighted(
+    emitter: IntegerBuilder, node: Node, form: Form, channels: list[int] | None = None
+) -> Form:
     """The layer on a straight form; `channels` are the inputs that it holds, where not all."""
     affine = form.chain.affine
     assert affine is not None
@@ -102,7 +104,7 @@ def _weighted(emitter: Emitter, node: Node, form: Form, channels: list[int] | No
     return Form(out, Chain().then(rest))
 
 
-def _at_zero(emitter: Emitter, node: Node, form: Form) -> Form:
+def _at_zero(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """`from_zero`, or a refusal: padding writes code 0."""
     moved = from_zero(emitter, node, form)
     if moved is None:
@@ -115,7 +117,7 @@ def _at_zero(emitter: Emitter, node: Node, form: Form) -> Form:
     return moved
 
 
-def _transposed(emitter: Emitter, node: Node, x: Value, values: Array, group: int) -> Value:
+def _transposed(emitter: IntegerBuilder, node: Node, x: Value, values: Array, group: int) -> Value:
     """Zeros between the inputs, then a convolution with the kernel turned round."""
     window, spatial = Window.of(node), spatial_shape(node)
     before, _ = transposed_pads(node, window)
@@ -136,7 +138,7 @@ def _transposed(emitter: Emitter, node: Node, x: Value, values: Array, group: in
 
 
 def _stretch(
-    emitter: Emitter, x: Value, strides: tuple[int, ...], spatial: tuple[int, ...]
+    emitter: IntegerBuilder, x: Value, strides: tuple[int, ...], spatial: tuple[int, ...]
 ) -> Value:
     """Stride - 1 zeros behind every element."""
     if max(strides) == 1:
@@ -152,7 +154,7 @@ def _stretch(
     return emitter.reshape(padded, (channels, *whole), "_stretched")
 
 
-def _crop(emitter: Emitter, x: Value, low: list[int], high: list[int]) -> Value:
+def _crop(emitter: IntegerBuilder, x: Value, low: list[int], high: list[int]) -> Value:
     dims = sample_shape(x)
     starts = [max(-n, 0) for n in low]
     ends = [size - max(-n, 0) for size, n in zip(dims[1:], high, strict=True)]
@@ -165,7 +167,7 @@ def _crop(emitter: Emitter, x: Value, low: list[int], high: list[int]) -> Value:
     return emitter.moved("Slice", (x, *parameters), x, "_cropped", shape)
 
 
-def lower_average(emitter: Emitter, node: Node, form: Form) -> Form:
+def lower_average(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """AveragePool: a convolution with ones for each channel; the divisor moves on.
 
     Raises:
@@ -204,7 +206,7 @@ def _whole(node: Node) -> Window:
     return Window(spatial, ones, ones, none, none)
 
 
-def lower_maximum(emitter: Emitter, node: Node, form: Form) -> Form:
+def lower_maximum(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """MaxPool: maxima of codes, since scales and rectifiers keep their order."""
     rising = [form.chain.slope(c) for c in range(form.chain.channels)]
     value = form.value

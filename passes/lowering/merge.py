@@ -9,14 +9,14 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from hqc.analysis.rearrangements import Movement, data_sources, movement, sample_shape
+from hqc.analysis.rearrangements import Rearrangement, data_sources, rearrangement, sample_shape
 from hqc.diagnostics import HqcError, reject
 from hqc.ir import location_of
 from hqc.ir.operators import is_power_of_two
 from hqc.numerics.exact_tensor import common_unit, common_units
 from hqc.numerics.monotone_chain import Affine, Chain
 from hqc.numerics.types import DOUBLE_BITS, SINGLE_BITS
-from hqc.passes.lowering.integer_builder import Emitter, Form
+from hqc.passes.lowering.integer_builder import Form, IntegerBuilder
 from hqc.passes.lowering.rectifiers import from_zero, straighten
 
 Factors = tuple[Fraction, ...]
@@ -25,7 +25,7 @@ Factors = tuple[Fraction, ...]
 MAX_FACTOR = 256
 
 
-def lower_merge(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
+def lower_merge(emitter: IntegerBuilder, node: Node, x: Form, y: Form) -> Form:
     """Add, Sub or Mul of two computed tensors.
 
     Raises:
@@ -70,7 +70,7 @@ def on_common_units(first: Factors, second: Factors) -> tuple[Factors, Factors, 
     return common_units(first, second)
 
 
-def _product(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
+def _product(emitter: IntegerBuilder, node: Node, x: Form, y: Form) -> Form:
     x, y = (_from_zero(emitter, node, form) for form in (x, y))
     first, second = x.chain.affine, y.chain.affine
     assert first is not None
@@ -83,7 +83,7 @@ def _product(emitter: Emitter, node: Node, x: Form, y: Form) -> Form:
     return Form(emitter.add(new), Chain().then(Affine(factors, (Fraction(0),))))
 
 
-def _from_zero(emitter: Emitter, node: Node, form: Form) -> Form:
+def _from_zero(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """`from_zero`, or a refusal."""
     moved = from_zero(emitter, node, form)
     if moved is None:
@@ -96,7 +96,7 @@ def _from_zero(emitter: Emitter, node: Node, form: Form) -> Form:
     return moved
 
 
-def broadcast(emitter: Emitter, node: Node, form: Form) -> Form:
+def broadcast(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """Repeat a tensor to the shape of the node's output."""
     wanted, dims = sample_shape(node.outputs[0]), sample_shape(form.value)
     if dims == wanted:
@@ -111,7 +111,7 @@ def broadcast(emitter: Emitter, node: Node, form: Form) -> Form:
     )
 
 
-def lower_movement(emitter: Emitter, node: Node, forms: Sequence[Form]) -> Form:
+def lower_rearrangement(emitter: IntegerBuilder, node: Node, forms: Sequence[Form]) -> Form:
     """A rearrangement of one or several tensors; scales follow their channels.
 
     Args:
@@ -120,7 +120,7 @@ def lower_movement(emitter: Emitter, node: Node, forms: Sequence[Form]) -> Form:
     Raises:
         HqcError: HQC205, elements of different scales meet in one channel.
     """
-    found = movement(node)
+    found = rearrangement(node)
     padded = bool(np.any(found.index < 0))
     chains = {form.chain for form in forms}
     if len(chains) > 1 or padded:
@@ -141,14 +141,14 @@ def lower_movement(emitter: Emitter, node: Node, forms: Sequence[Form]) -> Form:
     return Form(out, chain)
 
 
-def one_kind(emitter: Emitter, values: Sequence[Value]) -> list[Value]:
+def one_kind(emitter: IntegerBuilder, values: Sequence[Value]) -> list[Value]:
     """Values that one node reads: all in float64 where one of them is."""
     if all(v.dtype != onnx_ir.DataType.DOUBLE for v in values):
         return list(values)
     return [emitter.widen(v, SINGLE_BITS + 1) for v in values]
 
 
-def _on_one_unit(emitter: Emitter, node: Node, form: Form) -> Form:
+def _on_one_unit(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """The same tensor as whole multiples of one unit, all channels alike.
 
     Raises:
@@ -175,7 +175,7 @@ def _mixes_scales(node: Node) -> HqcError:
     )
 
 
-def _joined_chain(found: Movement, forms: Sequence[Form]) -> Chain | None:
+def _joined_chain(found: Rearrangement, forms: Sequence[Form]) -> Chain | None:
     """The chain behind the rearrangement; None where different ones meet in a channel."""
     first = forms[0].chain
     if first.channels == 1 and all(form.chain == first for form in forms):
@@ -209,7 +209,9 @@ def _fill_code(node: Node, fill: Fraction, chain: Chain) -> Fraction:
     return code
 
 
-def _emit(emitter: Emitter, node: Node, values: Sequence[Value], fill: float | None) -> Value:
+def _emit(
+    emitter: IntegerBuilder, node: Node, values: Sequence[Value], fill: float | None
+) -> Value:
     """The same node on integer values."""
     if node.op_type == "Resize" and values[0].dtype == onnx_ir.DataType.DOUBLE:
         return _repeated(emitter, node, values[0])
@@ -221,9 +223,9 @@ def _emit(emitter: Emitter, node: Node, values: Sequence[Value], fill: float | N
     return emitter.moved(node.op_type, inputs, values[0], "", dims, node.attributes)
 
 
-def _repeated(emitter: Emitter, node: Node, value: Value) -> Value:
+def _repeated(emitter: IntegerBuilder, node: Node, value: Value) -> Value:
     """A Resize of float64 as one Gather for each axis: onnxruntime has no other."""
-    found, dims = movement(node), list(sample_shape(value))
+    found, dims = rearrangement(node), list(sample_shape(value))
     at = np.unravel_index(found.index, dims)
     for axis, size in enumerate(found.index.shape):
         rows = np.moveaxis(at[axis], axis, 0).reshape(size, -1)[:, 0]

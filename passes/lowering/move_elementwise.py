@@ -16,7 +16,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from hqc.analysis.dependence import computed_values, data_input, exact_values_known
-from hqc.analysis.rearrangements import Movement, data_sources, is_movement, movement
+from hqc.analysis.rearrangements import Rearrangement, data_sources, is_rearrangement, rearrangement
 from hqc.ir import add_constant, bypass, constant, derive, nodes, sole_consumer
 from hqc.ir.names import note_names
 from hqc.ir.operators import BipolarQuant, Quant
@@ -64,7 +64,7 @@ def _rearranged(node: Node, computed: Container[Value]) -> Node | None:
     """The rearrangement whose only reader is this elementwise node."""
     source = data_input(node, computed) if _is_elementwise(node) else None
     before = source.producer() if source is not None else None
-    if source is None or before is None or not is_movement(before):
+    if source is None or before is None or not is_rearrangement(before):
         return None
     return before if sole_consumer(source) is node else None
 
@@ -104,11 +104,11 @@ def _cross(
 def _is_of_inputs(node: Node, before: Node, computed: Container[Value]) -> bool:
     if not (Quant.matches(node) or BipolarQuant.matches(node)) or not _from_inputs(before):
         return False
-    found = movement(before)
+    found = rearrangement(before)
     return not _pads(found) or (found.fill == 0.0 and _keeps_zero(node))
 
 
-def _pads(found: Movement) -> bool:
+def _pads(found: Rearrangement) -> bool:
     return bool(np.any(found.index < 0))
 
 
@@ -122,7 +122,7 @@ def _keeps_zero(node: Node) -> bool:
 
 def _from_inputs(node: Node) -> bool:
     """Whether nothing but rearrangements stands between a node and graph inputs."""
-    pending: list[Value | None] = list(movement(node).sources)
+    pending: list[Value | None] = list(rearrangement(node).sources)
     while pending:
         value = pending.pop()
         assert value is not None
@@ -130,8 +130,8 @@ def _from_inputs(node: Node) -> bool:
         if producer is None:
             if not value.is_graph_input() or exact_values_known(value):
                 return False
-        elif is_movement(producer):
-            pending += movement(producer).sources
+        elif is_rearrangement(producer):
+            pending += rearrangement(producer).sources
         else:
             return False
     return True
@@ -150,7 +150,7 @@ def _requantised(
 
 
 def _meets_mixed_channels(node: Node, before: Node, computed: Container[Value]) -> bool:
-    found = movement(before)
+    found = rearrangement(before)
     if len(found.sources) != 1 or found.sources[0].producer() is None or _pads(found):
         return False
     channels = found.channels()

@@ -8,10 +8,10 @@ from hqc.diagnostics import HqcError, reject
 from hqc.ir import location_of
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Affine, Chain
-from hqc.passes.lowering.integer_builder import Emitter, Form
+from hqc.passes.lowering.integer_builder import Form, IntegerBuilder
 
 
-def straighten(emitter: Emitter, node: Node, form: Form) -> Form:
+def straighten(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """Make pending rectifiers nodes, where the offsets before them lie on the value's grid.
 
     Raises:
@@ -38,7 +38,7 @@ def straighten(emitter: Emitter, node: Node, form: Form) -> Form:
     return Form(value, Chain().then(scale).extended(steps[last + 1 :]))
 
 
-def from_zero(emitter: Emitter, node: Node, form: Form) -> Form | None:
+def from_zero(emitter: IntegerBuilder, node: Node, form: Form) -> Form | None:
     """A straight form as a factor times a value, so that code 0 stands for 0.
 
     None where the offset is no multiple of the step.

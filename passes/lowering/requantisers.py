@@ -16,7 +16,7 @@ from hqc.analysis.dyadic_requantiser import (
     smallest_dyadic,
     thresholds_are_cheaper,
 )
-from hqc.analysis.partition import coder_of, is_linear
+from hqc.analysis.partition import code_boundaries, is_linear
 from hqc.analysis.ranges import ChannelRange
 from hqc.analysis.step_functions import Coder, Quantiser, StepFunction, Thresholds, step_function
 from hqc.diagnostics import reject
@@ -25,7 +25,7 @@ from hqc.ir.operators import MultiThreshold, Quant, exact, power_of_two
 from hqc.numerics.activations import Rectifier
 from hqc.numerics.monotone_chain import Affine, Chain
 from hqc.numerics.types import DOUBLE_BITS, SINGLE_BITS, FixedType, Overflow, Rounding
-from hqc.passes.lowering.integer_builder import FINER_BITS, Emitter, Form
+from hqc.passes.lowering.integer_builder import FINER_BITS, Form, IntegerBuilder
 
 #: Widest codes whose boundaries are enumerated one by one.
 MAX_BITS = 16
@@ -33,7 +33,7 @@ MAX_BITS = 16
 MAX_THRESHOLDS = 1024
 
 
-def lower_port(emitter: Emitter, node: Node, chain: Chain) -> Form:
+def lower_port(emitter: IntegerBuilder, node: Node, chain: Chain) -> Form:
     """The first quantiser after a graph input: what the wires carry.
 
     One power-of-two scale: the port is that fixed-point type. Else the host divides by the scale
@@ -42,7 +42,7 @@ def lower_port(emitter: Emitter, node: Node, chain: Chain) -> Form:
     source = node.inputs[0]
     assert source is not None
     out = node.outputs[0]
-    coder = coder_of(node)
+    coder = code_boundaries(node)
     if isinstance(coder, Thresholds):
         return Form(_copy(emitter, node, source), _count_grid(node))
     quant = Quant.read(node) if Quant.matches(node) else None
@@ -86,7 +86,7 @@ def _count_grid(node: Node) -> Chain:
     return Chain().then(Affine.of(Fraction(view.out_scale), Fraction(view.out_bias)))
 
 
-def _copy(emitter: Emitter, node: Node, source: Value) -> Value:
+def _copy(emitter: IntegerBuilder, node: Node, source: Value) -> Value:
     name = str(node.outputs[0].name)
     if MultiThreshold.matches(node):
         view = replace(MultiThreshold.read(node), out_scale=1.0, out_bias=0.0)
@@ -96,9 +96,11 @@ def _copy(emitter: Emitter, node: Node, source: Value) -> Value:
     return emitter.add(Quant.of_type(type_).build(emitter.graph, source, name))
 
 
-def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> tuple[Form, str]:
+def lower_quantiser(
+    emitter: IntegerBuilder, node: Node, form: Form, max_bits: int
+) -> tuple[Form, str]:
     """A quantiser inside the network, and a remark about how it was done."""
-    coder = coder_of(node)
+    coder = code_boundaries(node)
     if Quant.matches(node) and (native := _native(emitter, node, form)) is not None:
         return native, ""
     known = emitter.ranges[form.value]
@@ -118,7 +120,7 @@ def lower_quantiser(emitter: Emitter, node: Node, form: Form, max_bits: int) -> 
 
 
 def emit_step(
-    emitter: Emitter,
+    emitter: IntegerBuilder,
     node: Node,
     value: Value,
     f: StepFunction,
@@ -189,7 +191,7 @@ def _over_codes(chain: Chain, known: ChannelRange) -> Chain:
     return Chain().then(Affine.of(Fraction(2) ** known.exponent)).extended(chain.steps)
 
 
-def _native(emitter: Emitter, node: Node, form: Form) -> Form | None:
+def _native(emitter: IntegerBuilder, node: Node, form: Form) -> Form | None:
     """Where every factor is 1 and every bias on the grid, the quantiser's own cast does it."""
     quant = Quant.read(node)
     if quant.fixed_type is None:
@@ -227,7 +229,7 @@ def _code_type(lo: int, hi: int) -> FixedType | None:
 
 
 def _requantise(
-    emitter: Emitter, node: Node, form: Form, d: Dyadic, known: ChannelRange, coder: Coder
+    emitter: IntegerBuilder, node: Node, form: Form, d: Dyadic, known: ChannelRange, coder: Coder
 ) -> tuple[Form, str]:
     code_type = _code_type(d.lo, d.hi)
     assert code_type is not None
@@ -266,7 +268,7 @@ def _product_bits(d: Dyadic, known: ChannelRange) -> int:
 
 
 def _thresholds(
-    emitter: Emitter,
+    emitter: IntegerBuilder,
     node: Node,
     form: Form,
     f: StepFunction,

@@ -14,11 +14,11 @@ import numpy as np
 from onnx_ir import Node
 
 from hqc.analysis.dyadic_requantiser import dyadic_through
-from hqc.analysis.partition import coder_of
+from hqc.analysis.partition import code_boundaries
 from hqc.analysis.step_functions import ALWAYS, NEVER, Quantiser, StepFunction
 from hqc.numerics.monotone_chain import Affine, Chain, Step
 from hqc.numerics.types import Codes
-from hqc.passes.lowering.integer_builder import Emitter, Form
+from hqc.passes.lowering.integer_builder import Form, IntegerBuilder
 from hqc.passes.lowering.merge import broadcast, lower_merge, on_common_units, one_kind
 from hqc.passes.lowering.rectifiers import straighten
 from hqc.passes.lowering.requantisers import emit_step, saturates
@@ -41,13 +41,13 @@ class OpenSum:
         """With one more step behind it."""
         return OpenSum(self.node, self.x, self.y, self.chain.then(step))
 
-    def close(self, emitter: Emitter) -> Form:
+    def close(self, emitter: IntegerBuilder) -> Form:
         """The exact sum as nodes; raises HqcError HQC205 where no 53 bits hold it."""
         form = lower_merge(emitter, self.node, self.x, self.y)
         return Form(form.value, form.chain.extended(self.chain.steps))
 
 
-def open_sum(emitter: Emitter, node: Node, x: Form, y: Form) -> OpenSum | None:
+def open_sum(emitter: IntegerBuilder, node: Node, x: Form, y: Form) -> OpenSum | None:
     """The sum, left open, where its operands have no simple common scale."""
     if node.op_type == "Mul":
         return None
@@ -62,10 +62,10 @@ def open_sum(emitter: Emitter, node: Node, x: Form, y: Form) -> OpenSum | None:
 
 
 def lower_quantised_sum(
-    emitter: Emitter, node: Node, found: OpenSum, max_bits: int
+    emitter: IntegerBuilder, node: Node, found: OpenSum, max_bits: int
 ) -> tuple[Form, str] | None:
     """A quantiser behind an open sum, or None where no small factors are exact."""
-    coder = coder_of(node)
+    coder = code_boundaries(node)
     first, second = found.x.chain.affine, found.y.chain.affine
     assert first is not None
     assert second is not None
@@ -105,7 +105,9 @@ def lower_quantised_sum(
     return form, f"two scales joined by {widest}-bit factors; {remark}"
 
 
-def _operand(emitter: Emitter, form: Form, affine: Affine, channel: int, channels: int) -> Operand:
+def _operand(
+    emitter: IntegerBuilder, form: Form, affine: Affine, channel: int, channels: int
+) -> Operand:
     known = emitter.ranges[form.value]
     factor = affine.at(channel)[0] * Fraction(2) ** known.exponent
     if channels == 1 or len(known.lo) == 1:
@@ -113,7 +115,7 @@ def _operand(emitter: Emitter, form: Form, affine: Affine, channel: int, channel
     return Operand(factor, int(known.lo[channel]), int(known.hi[channel]))
 
 
-def _integers_of(emitter: Emitter, form: Form, numbers: list[int]) -> tuple[Fraction, ...]:
+def _integers_of(emitter: IntegerBuilder, form: Form, numbers: list[int]) -> tuple[Fraction, ...]:
     """Factors that make a value's codes times these integers, on the step 1."""
     step = Fraction(2) ** emitter.ranges[form.value].exponent
     return tuple(n / step for n in numbers)

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 from support.qonnx_graphs import Net
 
-from hqc.analysis.rearrangements import movement
+from hqc.analysis.rearrangements import rearrangement
 from hqc.diagnostics import HqcError
 from hqc.execution.fast import Fast
 from hqc.execution.reference import Reference
@@ -191,7 +191,7 @@ def test_what_is_no_rearrangement(
     net.op(op, q, *names, name="y", **attributes)
     model = net.raw("y")
     with pytest.raises(HqcError, match="HQC102"):
-        movement(next(n for n in model.graph if n.op_type == op))
+        rearrangement(next(n for n in model.graph if n.op_type == op))
 
 
 def test_joined_tensors_keep_their_own_scales() -> None:

@@ -20,7 +20,7 @@ from hqc.codesign.costs.lut_cost import MARGIN, PREDICTED, AreaCost, LutCost, Pr
 from hqc.codesign.costs.providers import COSTS, Network
 from hqc.codesign.costs.tables import Table
 from hqc.codesign.hessian.objective import Samples
-from hqc.codesign.workflow.keeps_budget import promise
+from hqc.codesign.workflow.budget_check import check_budget
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model
@@ -193,11 +193,11 @@ def test_what_was_trained_is_predicted_beside_the_budget(name: str, target: str)
     net = quantize_model(mlp(), 4).train()
     x = torch.rand(32, 10)
     net(x)
-    found = promise(name, net.eval(), x[:2], 1e8, planned=123.0)
+    found = check_budget(name, net.eval(), x[:2], 1e8, planned=123.0)
     assert (found["target"], found["kept"]) == (target, True)
     assert 0 < found["predicted"] < found["most"] < 1e8
     assert (found["planned"], found["measured"]) == (123.0, None)
-    assert not promise(name, net, x[:2], 1.0, planned=1.0)["kept"]
+    assert not check_budget(name, net, x[:2], 1.0, planned=1.0)["kept"]
 
 
 @pytest.mark.emulation
@@ -210,8 +210,8 @@ def test_what_was_trained_is_measured_on_request(name: str) -> None:
     net = quantize_model(model, 3).train()
     x = torch.rand(32, 4)
     net(x)
-    found = promise(name, net.eval(), x[:2], 1e8, planned=1.0, measured=True)
+    found = check_budget(name, net.eval(), x[:2], 1e8, planned=1.0, measured=True)
     assert "Yosys" in found["tool"]
     assert found["predicted"] == pytest.approx(found["measured"], rel=0.6)
     least = found["measured"] - 1.0
-    assert not promise(name, net, x[:2], least, planned=1.0, measured=True)["kept"]
+    assert not check_budget(name, net, x[:2], least, planned=1.0, measured=True)["kept"]

@@ -17,7 +17,7 @@ from torch import nn
 
 from hqc.codesign.allocation.perturbation import gradient_table, interaction_table, weight_deltas
 from hqc.codesign.hessian.objective import Samples, Weights
-from hqc.codesign.workflow.keeps_budget import promise
+from hqc.codesign.workflow.budget_check import check_budget
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.layers import Scheme
 
@@ -233,7 +233,7 @@ def test_luts_are_counted_on_both_sides_of_a_network(
 
     def counted(*given: Any, measured: bool, **named: Any) -> dict[str, Any]:
         assert measured
-        found = promise(*given, **named)
+        found = check_budget(*given, **named)
         return {**found, "measured": found["predicted"]}
 
     monkeypatch.setattr(study.gates, "promise", counted)

@@ -141,7 +141,7 @@ def _sums() -> list[Family]:
     table = execute._OPERATORS
     weighted = {n: f for n, f in table.items() if n not in partition.MAXIMA}
     elsewhere = {"Gemm", *movement.RESHAPES}  # spellings too, in families of their own
-    respelt = {n: f for n, f in spellings._RULES.items() if n not in elsewhere}
+    canonical_form = {n: f for n, f in spellings._RULES.items() if n not in elsewhere}
     return [
         Family(
             "Sums over weights",
@@ -161,7 +161,7 @@ def _sums() -> list[Family]:
         ),
         Family(
             "Spellings of others",
-            {**respelt, "Split": spellings.split_into_slices},
+            {**canonical_form, "Split": spellings.split_into_slices},
             (normalize.Normalize, spellings),
             (spellings,),
             (),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from hqc.backends.rtl.emission.timing import SPAN, Graph, Timing
 
-__all__ = ["sink"]
+__all__ = ["retime"]
 
 
-def sink(graph: Graph, early: Sequence[int], cutoff: int, entry: int | None = None) -> Timing:
+def retime(graph: Graph, early: Sequence[int], cutoff: int, entry: int | None = None) -> Timing:
     """The stages of a block.
 
     From the last operation to the first, each one takes the stage, between the earliest it can

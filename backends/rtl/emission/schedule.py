@@ -18,7 +18,7 @@ import numpy as np
 from hqc.backends.rtl.circuit import Circuit, Constant, Input, operands
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.delays import CARRY, delays, selection
-from hqc.backends.rtl.emission.retiming import sink
+from hqc.backends.rtl.emission.retiming import retime
 from hqc.backends.rtl.emission.timing import SPAN, Graph, Timing
 from hqc.backends.rtl.emission.widths import width_of
 from hqc.numerics.types import Codes
@@ -90,7 +90,7 @@ def schedule(design: Design, cutoff: float, steps: Mapping[str, int] | None = No
     blocks = {}
     for name, graph in graphs.items():
         entry = early.enter[name] + 1 if taken[name] > 1 else None
-        blocks[name] = sink(graph, early.times[name], limit, entry)
+        blocks[name] = retime(graph, early.times[name], limit, entry)
     return _schedule(design, blocks, taken, limit)
 
 

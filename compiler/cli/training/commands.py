@@ -108,7 +108,7 @@ def quantize_command(options: Namespace, console: Console) -> Result:
     from hqc.codesign.costs.lut_cost import PredictedCost
     from hqc.codesign.training.models import check_fit
     from hqc.codesign.training.record import check_output, save_trained
-    from hqc.codesign.workflow.keeps_budget import UNITS, promise
+    from hqc.codesign.workflow.budget_check import UNITS, check_budget
     from hqc.codesign.workflow.plots import require_matplotlib
     from hqc.codesign.workflow.quantization import quantize, untrained
 
@@ -132,7 +132,7 @@ def quantize_command(options: Namespace, console: Console) -> Result:
         record = {"model": options.model, "data": data.name, **found.record}
         for name, cost in costs.items():
             if isinstance(cost, PredictedCost):
-                record[name] = promise(
+                record[name] = check_budget(
                     *(name, found.net, data.x[:2], settings.budgets[name]),
                     planned=found.plan.costs[name],
                     measured=options.measure,

@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from hqc.backends.estimate.counts import Bounds, Tally
+from hqc.backends.estimate.counts import Bounds, OperationCounts
 from hqc.backends.estimate.features import Matrix as Features
 from hqc.backends.estimate.features import bits_of, matrix_features
 from hqc.backends.estimate.quick import AREA, CLOCK_NS, LUTS, Coefficients, coefficients
@@ -203,7 +203,7 @@ class _Tables:
         """Size of one."""
         if not self.scheme.power_of_two:
             return self.fit.requantiser(width, bits)
-        tally, whole = Tally(), round(width)
+        tally, whole = OperationCounts(), round(width)
         lo, hi = (np.array([end]) for end in (-(1 << (whole - 1)), (1 << (whole - 1)) - 1))
         drops = max(0, whole - 1 - _SPARE - bits)
         type_ = FixedType(signed, bits, bits, Rounding.ROUND, Overflow.SAT)

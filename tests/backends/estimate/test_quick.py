@@ -16,12 +16,12 @@ from support.tensor_graphs import convolutions, elementwise, movements, pools, r
 
 from hqc.analysis.partition import Partition
 from hqc.backends.estimate import yosys
-from hqc.backends.estimate.counts import Bounds, Tally
+from hqc.backends.estimate.counts import Bounds, OperationCounts
 from hqc.backends.estimate.features import bits_of, digit_planes, matrix_features
 from hqc.backends.estimate.figures import Figures
 from hqc.backends.estimate.liberty import find_osu018
 from hqc.backends.estimate.measure import measure
-from hqc.backends.estimate.operation_counts import tallies
+from hqc.backends.estimate.operation_counts import operation_counts
 from hqc.backends.estimate.quick import AREA, LUTS, coefficients, quick_estimate
 from hqc.backends.layers import (
     Activation,
@@ -127,7 +127,7 @@ def test_what_does_not_vary_is_left_out() -> None:
 
 
 def test_counts_of_an_assignment() -> None:
-    tally = Tally(copies=3)
+    tally = OperationCounts(copies=3)
     x = Bounds(*ends(2, -512, 511), 4)
     y = tally.assign(x, FixedType(False, 4, 4, Rounding.ROUND, Overflow.SAT))
     assert (y.lo.tolist(), y.hi.tolist(), y.fraction) == ([0, 0], [15, 15], 0)
@@ -140,7 +140,7 @@ def test_bounds_are_those_of_the_lowering() -> None:
     for make in (GRAPHS[0], GRAPHS[1]):
         network = read_network(*make())
         design = lower(network)
-        found = tallies(network)
+        found = operation_counts(network)
         for block in design.blocks:
             if block.name in found and block.kind in ("relu", "requantise", "cast"):
                 widths = sum(r.fit().width for r in block.ranges)
@@ -186,7 +186,7 @@ def test_an_area_has_the_flip_flops_in_it() -> None:
     more = fast.flip_flops - slow.flip_flops
     assert more > 0
     assert fast.size - slow.size == pytest.approx(table.register * more)
-    logic = table.logic(tallies(network)["y"])
+    logic = table.logic(operation_counts(network)["y"])
     assert slow.size == pytest.approx(logic + table.register * slow.flip_flops)
     assert any("mapped for 5 ns" in note for note in fast.notes)
     assert not any("mapped for 5 ns" in note for note in slow.notes)
@@ -199,7 +199,7 @@ def test_given_tables_cost_gates_by_their_content() -> None:
     smooth, rough = codes // 8, np.random.default_rng(0).integers(0, 8, 64)
     found = []
     for row in (smooth, rough):
-        tally = Tally()
+        tally = OperationCounts()
         tally.look_up(Bounds(*ends(1, 0, 63), 0), row[None, :], 0)
         found.append(tally.counts)
     assert found[0]["table"] == found[1]["table"] == 3  # one look-up table a bit
@@ -220,7 +220,7 @@ def test_adders_are_near_those_of_the_solver() -> None:
         weight = matrix(bits, shape, 3)
         network = dense(weight, 6)
         known = adder_bits(lower(network).blocks[-1].circuit)
-        (held, _), *_ = tallies(network)["y"].matrices
+        (held, _), *_ = operation_counts(network)["y"].matrices
         assert coefficients().adder_bits(held) == pytest.approx(known, rel=0.3)
 
 

@@ -13,7 +13,7 @@ from onnx_ir import Value
 from support.backend_graphs import Builder, corner_codes, evaluate, signed, unsigned
 from support.tensor_graphs import movements, together
 
-from hqc.analysis.rearrangements import Movement
+from hqc.analysis.rearrangements import Rearrangement
 from hqc.backends.layers import Conv, Dense, Network, Rearrange
 from hqc.backends.layers.layout import (
     from_hardware,
@@ -62,7 +62,7 @@ def test_an_index_means_the_same_in_hardware(given_: list[tuple[int, ...]], data
     samples = [np.random.default_rng(1).integers(0, 99, (2, *s)) for s in given_]
     flat = np.concatenate([s.reshape(2, -1) for s in samples] + [np.full((2, 1), -7)], axis=1)
     held = [to_hardware(s).reshape(2, -1) for s in samples] + [np.full((2, 1), -7)]
-    moved = np.concatenate(held, axis=1)[:, hardware_index(Movement((), index), given_)]
+    moved = np.concatenate(held, axis=1)[:, hardware_index(Rearrangement((), index), given_)]
     assert np.array_equal(from_hardware(moved, out), flat[:, index])
 
 

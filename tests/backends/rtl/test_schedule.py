@@ -13,7 +13,7 @@ from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Circuit, Constant, Input, operands
 from hqc.backends.rtl.design import Design, Port
 from hqc.backends.rtl.emission.delays import cutoff_of, delays
-from hqc.backends.rtl.emission.retiming import sink
+from hqc.backends.rtl.emission.retiming import retime
 from hqc.backends.rtl.emission.schedule import Schedule, schedule
 from hqc.backends.rtl.emission.timing import SPAN, Graph
 from hqc.numerics.types import FixedType, Range
@@ -130,7 +130,7 @@ def test_sinking_is_never_worse() -> None:
         rng = np.random.default_rng(seed)
         circuit = random_circuit(rng, (Range(-8, 7),) * 4, 60)
         graph, early = _early(circuit, 700)
-        found = sink(graph, early, 700)
+        found = retime(graph, early, 700)
         last = found.last
         until = [time // SPAN for time in early]
         for wire, sources in enumerate(graph.sources):
