@@ -36,8 +36,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "ties round away from zero",
         "compiler/analysis/step_functions.py",
-        "Rounding.ROUND: lambda k: (-_HALF, k % 2 == 0),",
-        "Rounding.ROUND: lambda k: (-_HALF, k > 0),",
+        "Rounding.ROUND: lambda k: (_HALF_BELOW, k % 2 == 0),",
+        "Rounding.ROUND: lambda k: (_HALF_BELOW, k > 0),",
     ),
     Mutation(
         "zero point dropped from the grid",

@@ -5,6 +5,7 @@ No target is known here; every backend starts from this list.
 
 from __future__ import annotations
 
+from hqc.backends.layers.backend import LayerBackend
 from hqc.backends.layers.layers import (
     CONSTANT_BITS,
     OVERFLOWS,
@@ -44,6 +45,7 @@ __all__ = [
     "Fork",
     "Input",
     "Layer",
+    "LayerBackend",
     "MaxPool",
     "Merge",
     "Network",

@@ -106,7 +106,3 @@ def _peek(argv: Sequence[str]) -> tuple[bool, str]:
     as_document = re.search("\x00(-f|--format)[=\x00]?json\x00", line) is not None
     found = re.search(f"\x00--color[=\x00]({'|'.join(COLOURS)})\x00", line)
     return as_document, found[1] if found else "auto"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

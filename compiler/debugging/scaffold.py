@@ -7,8 +7,7 @@ from pathlib import Path
 
 from hqc.diagnostics import reject
 from hqc.ir.array_files import cannot_write
-from hqc.pipeline import rewriter
-from hqc.pipeline.registry import Registry
+from hqc.pipeline import Registry, rewriter
 
 _PASS = '''"""{title}: a pass for hqc."""
 
@@ -19,7 +18,7 @@ from typing import ClassVar
 
 from onnx_ir import Value
 
-from hqc.pipeline.rewriter import Builder, Const, Decline, Match, Op, Rewriter, Var, rule
+from hqc.pipeline import Builder, Const, Decline, Match, Op, Rewriter, Var, rule
 
 
 @dataclass(frozen=True)

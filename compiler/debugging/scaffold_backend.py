@@ -9,7 +9,7 @@ from string import Template
 
 from hqc.diagnostics import reject
 from hqc.ir.array_files import cannot_write
-from hqc.pipeline.registry import Registry
+from hqc.pipeline import Registry
 
 _TEMPLATES = Path(__file__).with_name("templates") / "backend"
 #: Where each template goes, in the folder of the new package.

@@ -19,18 +19,13 @@ from tasks import Parts, Task, score, starts, trained
 from torch import nn
 from trials import CANDIDATES, Paired, paired
 
-from hqc.codesign.allocation.budget import Bits, bits_text, scales_text
+from hqc.artifact.page.numbers import scales_text
+from hqc.codesign.allocation import schemes_of
+from hqc.codesign.allocation.budget import Bits, bits_text
 from hqc.codesign.allocation.plan import Choice, Measuring, Plan, measure
-from hqc.codesign.allocation.schemes import (
-    Alternative,
-    Candidate,
-    alternatives,
-    planned,
-    schemes_of,
-)
-from hqc.codesign.costs.lut_cost import LutCost
-from hqc.codesign.costs.providers import COSTS
-from hqc.codesign.hessian.objective import Samples
+from hqc.codesign.allocation.schemes import Alternative, Candidate, alternatives, planned
+from hqc.codesign.costs import COSTS, LutCost
+from hqc.codesign.hessian import Samples
 from hqc.codesign.workflow.budget_check import check_budget
 from hqc.diagnostics import reject
 from hqc.frontends.hawq.layers import Scheme

@@ -26,10 +26,9 @@ from train import class_aucs, logits, one_thread
 from trials import CANDIDATES, Widths, pairs_of, uniform
 
 import hqc
+from hqc.codesign.allocation import Allocation
 from hqc.codesign.allocation.plan import Choice, Measuring, Planner, measure
-from hqc.codesign.allocation.problem import Allocation
-from hqc.codesign.hessian.objective import Samples
-from hqc.codesign.hessian.sensitivity import Sensitivity
+from hqc.codesign.hessian import Samples, Sensitivity
 from hqc.codesign.workflow.plots import plot_bits, plot_front, plot_traces, plot_training
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.layers import Scheme

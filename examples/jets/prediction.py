@@ -23,17 +23,11 @@ import torch
 from torch import nn
 from trials import CANDIDATES, Widths, per_channel
 
-from hqc.codesign.allocation.perturbation import (
-    gradient_table,
-    interaction_table,
-    omega_table,
-    weight_deltas,
-    weight_perturbations,
-)
-from hqc.codesign.costs.tables import Table
-from hqc.codesign.hessian.objective import Samples, Weights
-from hqc.codesign.hessian.sensitivity import hessian_traces
-from hqc.codesign.training.loop import evaluate
+from hqc.codesign.allocation import omega_table, weight_perturbations
+from hqc.codesign.allocation.perturbation import gradient_table, interaction_table, weight_deltas
+from hqc.codesign.costs import Table
+from hqc.codesign.hessian import Samples, Weights, hessian_traces
+from hqc.codesign.training import evaluate
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model
 

@@ -22,7 +22,7 @@ from tasks import float_start, score, task_of
 from train import one_thread
 from trials import ARMS, CANDIDATES, MATTERS, Comparison, compare
 
-from hqc.codesign.hessian.objective import Samples
+from hqc.codesign.hessian import Samples
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.wrap import layer_names
 

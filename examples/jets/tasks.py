@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hqc.codesign.hessian.objective import Samples
+from hqc.codesign.hessian import Samples
 from hqc.codesign.jets.data import load_jets
+from hqc.codesign.training import Batches, Options, evaluate, train
 from hqc.codesign.training.datasets import load_dataset
-from hqc.codesign.training.loop import Batches, Options, evaluate, train
 
 FOLDS = 5
 """Parts of the digits: each is the test part of one seed in five."""

@@ -18,11 +18,11 @@ import torch
 from tasks import INPUT_BITS, Parts, Task, score, starts, trained
 from torch import nn
 
+from hqc.codesign.allocation import Problem, solve
 from hqc.codesign.allocation.perturbation import gradient_table, interaction_table, weight_deltas
 from hqc.codesign.allocation.plan import Choice, Measuring, Planner, measure
-from hqc.codesign.allocation.problem import Problem, solve
-from hqc.codesign.costs.tables import Table
-from hqc.codesign.hessian.objective import Samples, Weights
+from hqc.codesign.costs import Table
+from hqc.codesign.hessian import Samples, Weights
 from hqc.diagnostics import reject
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model

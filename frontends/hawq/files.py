@@ -11,7 +11,7 @@ from typing import Any
 from onnx_ir import Model
 
 from hqc.diagnostics import reject
-from hqc.frontends.hawq.load import load
+from hqc.frontends.hawq.importer import load
 from hqc.frontends.hawq.state import is_hawq
 from hqc.pipeline.user_code import make
 

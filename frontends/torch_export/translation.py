@@ -78,8 +78,7 @@ def source_of(node: fx.Node) -> str:
 
 def _is_library(file: str) -> bool:
     parts = PurePath(file.replace("\\", "/")).parts
-    ours = parts[-2:-1] == ("frontends",) and parts[-1].startswith("torch")
-    return ours or bool(_LIBRARY.search(file))
+    return parts[-3:-1] == ("frontends", "torch") or bool(_LIBRARY.search(file))
 
 
 def module_of(node: fx.Node) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_hawq_costs import COUPLED, NAMES, SHAPES, UNCOUPLED, WIDTHS, at
+from support.published_costs import COUPLED, NAMES, SHAPES, UNCOUPLED, WIDTHS, at
 
 from hqc.codesign.allocation.budget import parse_budgets
 from hqc.codesign.allocation.problem import Allocation, Problem, front, solve

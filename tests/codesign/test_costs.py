@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.published_costs import COUPLED, NAMES, SHAPES, UNCOUPLED, WIDTHS, at
 from torch import nn
 
 from hqc.codesign.costs.tables import (
     PUBLISHED_HEADROOM,
-    PUBLISHED_INPUT_BITS,
     Shape,
     Table,
     bops_table,
@@ -19,16 +19,6 @@ from hqc.codesign.costs.tables import (
 )
 from hqc.codesign.hessian.objective import Samples
 from hqc.diagnostics import HqcError
-
-SHAPES = (*(Shape("fc1", 64, 16), Shape("fc2", 32, 64), Shape("fc3", 32, 32), Shape("fc4", 5, 32)),)
-NAMES = tuple(shape.name for shape in SHAPES)
-WIDTHS = {name: range(4, 9) for name in NAMES}
-UNCOUPLED = {"fc1": PUBLISHED_INPUT_BITS, "fc2": "fc2", "fc3": "fc3", "fc4": "fc4"}
-COUPLED = {"fc1": PUBLISHED_INPUT_BITS, "fc2": "fc1", "fc3": "fc2", "fc4": "fc3"}
-
-
-def at(*bits: int) -> dict[str, int]:
-    return dict(zip(NAMES, bits, strict=True))
 
 
 def test_the_published_numbers() -> None:

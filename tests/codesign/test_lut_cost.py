@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.training_runs import mlp
 from torch import Tensor, nn
 
 from hqc.backends.estimate import yosys
@@ -24,18 +25,6 @@ from hqc.codesign.workflow.budget_check import check_budget
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.layers import Scheme
 from hqc.frontends.hawq.wrap import quantize_model
-
-
-def mlp() -> nn.Module:
-    torch.manual_seed(2)
-    return nn.Sequential(
-        nn.Linear(10, 16),
-        nn.BatchNorm1d(16),
-        nn.ReLU(),
-        nn.Linear(16, 8),
-        nn.ReLU(),
-        nn.Linear(8, 3),
-    )
 
 
 class Images(nn.Module):

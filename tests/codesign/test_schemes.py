@@ -11,9 +11,8 @@ import pytest
 import torch
 from support.cli_fixtures import hqc as hqc  # the fixture
 from support.small_model import Run
-from support.training_runs import QUANTIZE, SHORT, document
+from support.training_runs import QUANTIZE, SHORT, document, mlp
 from support.training_runs import files as files  # the fixture
-from test_hawq_lut_cost import mlp
 from torch import nn
 
 from hqc.codesign.allocation.plan import Choice, Measuring, measure

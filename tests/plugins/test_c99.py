@@ -35,8 +35,7 @@ from torch import nn
 import hqc
 from hqc.analysis.partition import Partition
 from hqc.diagnostics import Exit, HqcError
-from hqc.pipeline.backend import BackendOptions
-from hqc.pipeline.registry import Registry
+from hqc.pipeline import BackendOptions, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 10_000

@@ -20,8 +20,7 @@ from hqc.diagnostics import Exit, HqcError
 from hqc.driver.loading import normalise, read
 from hqc.execution.reference import Reference
 from hqc.ir import QONNX
-from hqc.pipeline.registry import Registry
-from hqc.pipeline.rewriter import Builder
+from hqc.pipeline import Builder, Registry
 
 MLP = {
     "input": {"size": 2, "type": "fixed<8,4,RND_CONV,SAT>"},

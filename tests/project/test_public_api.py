@@ -15,7 +15,12 @@ import hqc
 
 PINNED = Path(__file__).resolve().parents[1] / "public_api.txt"
 #: Modules of which everything that users see is promised.
-WHOLE = ("hqc", "hqc.pipeline.rewriter", "hqc.frontends.torch")
+#: Modules of which everything is public, and where the pages say it is.
+WHOLE = {
+    "hqc": "hqc",
+    "hqc.pipeline.rewriter": "hqc.pipeline",
+    "hqc.frontends.torch": "hqc.frontends.torch",
+}
 
 
 def test_the_public_api_is_the_pinned_one(update_golden: bool) -> None:
@@ -40,10 +45,10 @@ def test_a_public_name_is_there_and_is_documented(name: str) -> None:
         assert (found.__doc__ or "").strip(), f"{name} has no docstring"
 
 
-@pytest.mark.parametrize("module", WHOLE)
-def test_all_of_these_modules_is_documented(module: str) -> None:
+@pytest.mark.parametrize(("module", "public"), WHOLE.items())
+def test_all_of_these_modules_is_documented(module: str, public: str) -> None:
     given = [n for n in resolve(module).__all__ if n not in ("__version__", "Pattern", "Rule")]
-    missing = [n for n in given if f"{module}.{n}" not in public_names()]
+    missing = [n for n in given if f"{public}.{n}" not in public_names()]
     assert not missing, f"document {missing} of {module} in docs/api, or take it out of __all__"
 
 
@@ -60,7 +65,7 @@ def _texts() -> Iterator[tuple[str, str]]:
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for block in re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(), re.M | re.S):
             yield page.name, block
-    for template in sorted((ROOT / "compiler" / "templates").rglob("*.py.in")):
+    for template in sorted((ROOT / "compiler" / "debugging" / "templates").rglob("*.py.in")):
         yield template.name, re.sub(r"\$\{\w+\}|\$\w+", "x", template.read_text())
     for plugin in ("c99", "acme"):
         for path in sorted((ROOT / "tests" / "plugins" / plugin).rglob("*.py")):

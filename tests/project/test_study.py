@@ -236,7 +236,7 @@ def test_luts_are_counted_on_both_sides_of_a_network(
         found = check_budget(*given, **named)
         return {**found, "measured": found["predicted"]}
 
-    monkeypatch.setattr(study.gates, "promise", counted)
+    monkeypatch.setattr(study.gates, "check_budget", counted)
     found = study.gates.gates(task, seeds=[0], luts=[1500], control=control, **QUIET)
     (only,) = found.matches
     assert only.fewer.scheme == (only.lut.scheme if control else Scheme())

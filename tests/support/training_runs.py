@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from hqc.frontends.torch_export.program_files import load_program
 from support.small_model import Ended
@@ -49,6 +50,7 @@ def nan():
 """
 DATA = """
 import torch
+from torch import nn
 from hqc.codesign.training.loop import Batches
 
 def make(n, seed):
@@ -86,3 +88,16 @@ def document(ended: Ended) -> Any:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return dict(load_program(path).state_dict)
+
+
+def mlp() -> nn.Module:
+    """Three layers and a batch norm."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Linear(10, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Linear(16, 8),
+        nn.ReLU(),
+        nn.Linear(8, 3),
+    )

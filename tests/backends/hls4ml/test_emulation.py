@@ -16,7 +16,12 @@ from support.backend_graphs import (
     unsigned,
     zoo,
 )
-from support.emulation_runs import assert_same, by_backend, run_test_bench
+from support.emulation_runs import (
+    assert_same,
+    by_backend,
+    run_test_bench,
+    shared_cache,  # noqa: F401 - a fixture
+)
 
 from hqc.analysis.partition import Partition
 from hqc.backends.hls4ml.catapult import Catapult

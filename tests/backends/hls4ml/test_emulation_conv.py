@@ -12,6 +12,7 @@ from support.emulation_runs import (
     convolutions_are_exact,
     is_exact,
     reals_are_rounded,
+    shared_cache,  # noqa: F401 - a fixture
 )
 from support.tensor_graphs import (
     convolutions,

@@ -13,6 +13,7 @@ from support.emulation_runs import (
     convolutions_are_exact,
     is_exact,
     reals_are_rounded,
+    shared_cache,  # noqa: F401 - a fixture
 )
 from support.stream_graphs import awkward, block, order, packets, readers, tables, upsampled
 from support.tensor_graphs import elementwise, large, movements, pools, residual, together

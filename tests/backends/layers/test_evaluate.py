@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from onnx_ir import Model
-from support.backend_graphs import corner_codes, evaluate, zoo
+from support.backend_graphs import corner_codes, evaluate
 from support.emulation_runs import assert_same
-from support.tensor_graphs import convolutions, elementwise, movements, pools, residual, together
+from support.layer_graphs import GRAPHS
+from support.tensor_graphs import residual
 
-from hqc.analysis.partition import Partition
 from hqc.backends.layers import Fork
 from hqc.backends.layers.evaluate import evaluate as evaluate_layer
 from hqc.backends.layers.evaluate import run, run_ports
 from hqc.backends.layers.network import read_network
 from hqc.numerics.types import FixedType
-
-GRAPHS: dict[str, Callable[[], tuple[Model, Partition]]] = {
-    "zoo": zoo,  # with sums of 70 bits
-    "conv1d": lambda: convolutions(1, slice(None)),
-    "conv2d": lambda: convolutions(2, slice(None, None, 3)),
-    "others": lambda: together(pools, movements, elementwise),
-    "residual": lambda: residual(np.random.default_rng(2)),
-}
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -15,8 +15,8 @@ from fuzzing.rows import rows
 from support.backend_graphs import Builder, corner_codes, signed, zoo
 from support.emulation_runs import assert_same, shared_cache  # noqa: F401 - a fixture
 from support.graphs import random_graph
+from support.layer_graphs import GRAPHS
 from support.small_model import Run, content, small_model
-from test_backends_evaluate import GRAPHS
 
 import hqc as compiler
 from hqc import Artifact, cli

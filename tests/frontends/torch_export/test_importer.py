@@ -102,7 +102,7 @@ def test_nodes_know_the_line_of_the_user(net: Net) -> None:
         if node.name in want:
             source = ir.location_of(node).source
             code = lines[want[str(node.name)] - start].strip()
-            assert source == f"test_torch_export.py:{want[str(node.name)]}  {code}"
+            assert source == f"test_importer.py:{want[str(node.name)]}  {code}"
 
 
 def test_sequential_models_are_located_by_module() -> None:

@@ -217,7 +217,7 @@ def test_impossible_grids(module: nn.Module, code: str) -> None:
     with pytest.raises(HqcError) as found:
         from_module(module, torch.zeros(4, 4))
     assert found.value.diagnostics[0].code == code
-    assert "test_quantisers_pt2e.py" in str(found.value.diagnostics[0].where)
+    assert "test_pt2e.py" in str(found.value.diagnostics[0].where)
 
 
 def test_codes_that_no_quantiser_reads() -> None:

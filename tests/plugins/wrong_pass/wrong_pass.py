@@ -9,7 +9,7 @@ import numpy as np
 from onnx_ir import Model
 
 from hqc.ir import add_constant, constant, nodes
-from hqc.pipeline.passes import Outcome, Pass
+from hqc.pipeline import Outcome, Pass
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ import onnx_ir
 from onnx_ir import Graph, Model, Value
 
 from hqc.diagnostics import reject
-from hqc.ir import QONNX, add_constant, make_node, parse_type
-from hqc.ir.operators import Quant
-from hqc.numerics.types import FixedType, Overflow
+from hqc.ir import QONNX, Quant, add_constant, make_node, parse_type
+from hqc.numerics import FixedType, Overflow
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from onnx_ir import Node, Value
 
 from hqc.diagnostics import reject
 from hqc.ir import location_of
-from hqc.pipeline.rewriter import Builder
+from hqc.pipeline import Builder
 
 
 def ternary(node: Node, new: Builder) -> Value:

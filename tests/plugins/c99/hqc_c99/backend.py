@@ -11,12 +11,10 @@ from typing import Any, ClassVar, Literal
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.layers import Network
-from hqc.backends.layers.backend import LayerBackend
-from hqc.backends.layers.network import read_network
+from hqc.backends.layers import LayerBackend, Network, read_network
 from hqc.backends.vendor_tools import find_tool
 from hqc.diagnostics import Diagnostic, HqcError, reject
-from hqc.pipeline.backend import BackendOptions, Batch, Emission
+from hqc.pipeline import BackendOptions, Batch, Emission
 from hqc_c99.native import Native, load, run
 from hqc_c99.plan import Plan, emitted, make_plan
 from hqc_c99.source import driver_text, header_text, source_text

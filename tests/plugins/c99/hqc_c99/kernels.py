@@ -9,7 +9,7 @@ import numpy as np
 
 from hqc.backends import layers
 from hqc.ir import Array
-from hqc.numerics.types import Codes, FixedType
+from hqc.numerics import Codes, FixedType
 from hqc_c99.moves import rearrange
 from hqc_c99.tables import Table, bounds, reduced
 from hqc_c99.words import Bounds, Expression, Target, Unfit, align, assign, cast, literal

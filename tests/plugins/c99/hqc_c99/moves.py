@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hqc.backends.layers import Rearrange
-from hqc.numerics.types import Codes
+from hqc.numerics import Codes
 from hqc_c99.tables import Table
 
 #: More runs than this are shorter as a table.

@@ -16,11 +16,11 @@ import numpy as np
 
 from hqc.analysis.partition import Partition, Port
 from hqc.backends.hls4ml.emulation import cache_folder
-from hqc.backends.layers.layout import from_hardware, to_hardware
+from hqc.backends.layers import from_hardware, to_hardware
 from hqc.backends.vendor_tools import find_tool
 from hqc.diagnostics import Exit, reject
-from hqc.numerics.types import Codes
-from hqc.pipeline.backend import Batch
+from hqc.numerics import Codes
+from hqc.pipeline import Batch
 
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _FLAGS = (*WARNINGS, "-O2", "-fPIC", "-shared")

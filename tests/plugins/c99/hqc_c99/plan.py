@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from hqc.backends.layers import Conv, Dense, Input, Layer, Network, Requantise, Threshold
 from hqc.diagnostics import Diagnostic, HqcError
-from hqc.numerics.types import FixedType
-from hqc.pipeline.backend import EmittedLayer
+from hqc.numerics import FixedType
+from hqc.pipeline import EmittedLayer
 from hqc_c99.kernels import Context, Kernel, Operand, kernel
 from hqc_c99.tables import width
 from hqc_c99.words import Bounds, Target, Unfit

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hqc.analysis.partition import Partition, Port
-from hqc.backends.layers.layout import to_hardware
-from hqc.numerics.types import FixedType
-from hqc.pipeline.backend import Batch
+from hqc.backends.layers import to_hardware
+from hqc.numerics import FixedType
+from hqc.pipeline import Batch
 from hqc_c99.plan import Plan, Step, constants_of
 from hqc_c99.tables import Table
 from hqc_c99.words import functions

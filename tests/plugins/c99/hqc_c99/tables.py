@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hqc.backends.layers import Constant
-from hqc.numerics.types import Codes
+from hqc.numerics import Codes
 from hqc_c99.words import Bounds, Target
 
 _COLUMNS = 92

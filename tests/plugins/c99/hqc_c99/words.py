@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hqc.numerics.types import FixedType, Overflow, Rounding
+from hqc.numerics import FixedType, Overflow, Rounding
 
 _WORDS = (32, 64)
 #: Shifts by more have no word that holds the half.
