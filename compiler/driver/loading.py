@@ -14,6 +14,7 @@ from onnx_ir import Model
 from hqc import ir
 from hqc.diagnostics import reject
 from hqc.ir import State, state_of
+from hqc.ir.collector import collector_paused
 from hqc.numerics.types import FixedType
 from hqc.pipeline import extensions
 from hqc.pipeline.passes import Remark
@@ -46,6 +47,7 @@ class Loaded:
     remarks: tuple[Remark, ...]
 
 
+@collector_paused()
 def read(
     model: object,
     example_inputs: object = None,
@@ -147,6 +149,7 @@ def _from_graph(graph: Model, name: str) -> Source:
     return Source(graph, name, f"{name} (in memory)", digest)
 
 
+@collector_paused()
 def normalise(
     source: Source,
     input_types: Mapping[str, FixedType] | None = None,

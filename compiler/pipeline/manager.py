@@ -26,6 +26,7 @@ from hqc.ir import (
     state_of,
     to_bytes,
 )
+from hqc.ir.collector import collector_paused
 from hqc.ir.snapshot import is_annotated_only, is_same, snapshot
 from hqc.numerics.exact_tensor import ExactTensor
 from hqc.pipeline import user_code, verifier
@@ -193,11 +194,13 @@ class _Manager:
         if count:
             self._remember()
 
+    @collector_paused()
     def _remember(self) -> None:
         reference = Reference(self.model)
         trace = reference.trace(self._inputs)
         self._trace, self._want = _named(trace), reference.finish(trace)
 
+    @collector_paused()
     def run(self, pass_: Pass, step: Step) -> int:
         """Run and judge one pass; the number of rewrites."""
         before = self._before or snapshot(self.model)

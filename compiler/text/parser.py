@@ -12,6 +12,7 @@ from onnx_ir import Attr, AttributeType, DataType, Graph, Model, Node, Shape, Te
 
 from hqc.diagnostics import HqcError, Location, formats
 from hqc.ir import Array, State, set_passes, set_range, set_source, set_state, set_type
+from hqc.ir.collector import collector_paused
 from hqc.numerics.types import Range
 from hqc.text.grammar import Node as Syntax
 from hqc.text.grammar import branch, fixed_type, leaf, malformed, read, tokens, trees, unquote
@@ -25,6 +26,7 @@ _HEADER = re.compile(
 )
 
 
+@collector_paused()
 def parse_module(text: str, resources: Mapping[str, Array] | None = None) -> Model:
     """Read the text of a module.
 

@@ -1,4 +1,4 @@
-"""The house itself: small rooms, each with a sign on its door, and no room that the page forgets."""
+"""The house itself: small rooms, each with a sign on its door, and none that the page forgets."""
 
 from __future__ import annotations
 
