@@ -62,6 +62,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "compiler/analysis/chain_steps.py",
         "factor = g / square_root(v + epsilon)",
         "factor = g / square_root(v)",
+        ("tests/analysis/test_chain_steps.py", _ROWS, _FUZZ),  # a small one moves few codes
     ),
     Mutation(
         "sign of a subtracted bias",
