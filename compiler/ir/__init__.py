@@ -5,6 +5,7 @@ Storing, reading and changing a graph belongs here; what its values mean is `hqc
 
 from __future__ import annotations
 
+from hqc.ir.edits import bypass, replace_output
 from hqc.ir.operators import (
     BipolarQuant,
     MultiThreshold,
@@ -17,7 +18,6 @@ from hqc.ir.store import (
     State,
     add_constant,
     boundaries,
-    bypass,
     channels_of,
     constant,
     derive,
@@ -31,7 +31,6 @@ from hqc.ir.store import (
     nodes,
     parse_type,
     range_of,
-    replace_output,
     save,
     set_passes,
     set_range,

@@ -11,6 +11,37 @@ from hqc.ir.names import note_names
 from hqc.ir.store import derive, location_of, set_source
 
 
+def replace_output(old: Node, new: Sequence[Node], by: str) -> None:
+    """Put `new` where `old` stands; the last new output takes over name, uses and annotations."""
+    graph = old.graph
+    assert graph is not None
+    derive(new, old, by)
+    before, after = old.outputs[0], new[-1].outputs[0]
+    name = before.name
+    graph.insert_before(old, new)
+    onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
+    before.name, after.name = f"{name}__replaced", name
+    after.shape, after.type = before.shape, before.type
+    graph.remove(old, safe=True)
+    note_names(new)
+
+
+def bypass(node: Node) -> None:
+    """Remove a node whose output equals its first input."""
+    graph = node.graph
+    assert graph is not None
+    source = node.inputs[0]
+    out = node.outputs[0]
+    assert source is not None
+    if out.is_graph_output():
+        if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
+            return  # an interface keeps its own name: there must be a node between the two
+        source.name, out.name = out.name, f"{out.name}__replaced"
+        note_names([p for p in [source.producer()] if p is not None])
+    onnx_ir.convenience.replace_all_uses_with(out, source, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
 def remove_unused(model: Model) -> int:
     """Drop what no output needs; the number of nodes and constants dropped."""
     removed = 0
@@ -50,7 +81,7 @@ def put_behind(node: Node, new: Node, by: str) -> None:
 def swap(old: Node, new: Sequence[Node]) -> None:
     """Put nodes where one of a file stands; the last output takes over its name and uses.
 
-    Unlike `hqc.ir.replace_output` it leaves shapes to the inference that follows an import.
+    Unlike `replace_output` it leaves shapes to the inference that follows an import.
     """
     graph = old.graph
     assert graph is not None

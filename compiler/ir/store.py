@@ -22,7 +22,7 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from hqc.diagnostics import Location, formats, reject
-from hqc.ir.names import names_of, note_names
+from hqc.ir.names import names_of
 from hqc.numerics.types import ROUNDING_OF_HARDWARE, FixedType, Overflow, Range, Rounding
 
 Array = npt.NDArray[Any]
@@ -192,37 +192,6 @@ def make_node(
     if like.dtype is not None:  # a type of its own: types are mutable, and casts change them
         out.type = onnx_ir.TensorType(like.dtype)
     return node
-
-
-def replace_output(old: Node, new: Sequence[Node], by: str) -> None:
-    """Put `new` where `old` stands; the last new output takes over name, uses and annotations."""
-    graph = old.graph
-    assert graph is not None
-    derive(new, old, by)
-    before, after = old.outputs[0], new[-1].outputs[0]
-    name = before.name
-    graph.insert_before(old, new)
-    onnx_ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
-    before.name, after.name = f"{name}__replaced", name
-    after.shape, after.type = before.shape, before.type
-    graph.remove(old, safe=True)
-    note_names(new)
-
-
-def bypass(node: Node) -> None:
-    """Remove a node whose output equals its first input."""
-    graph = node.graph
-    assert graph is not None
-    source = node.inputs[0]
-    out = node.outputs[0]
-    assert source is not None
-    if out.is_graph_output():
-        if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
-            return  # an interface keeps its own name: there must be a node between the two
-        source.name, out.name = out.name, f"{out.name}__replaced"
-        note_names([p for p in [source.producer()] if p is not None])
-    onnx_ir.convenience.replace_all_uses_with(out, source, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
 
 
 def sole_consumer(value: Value) -> Node | None:
