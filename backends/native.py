@@ -29,21 +29,6 @@ from hqc.ir import Array
 from hqc.numerics.types import Codes
 from hqc.pipeline.backend import Batch
 
-__all__ = [
-    "cache_folder",
-    "cached_library",
-    "checked",
-    "codes_of",
-    "cores",
-    "digest_of",
-    "find_compiler",
-    "load_library",
-    "machine",
-    "pointers",
-    "run_all",
-    "samples_of",
-]
-
 _SHOWN_LINES = 12
 
 

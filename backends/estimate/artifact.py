@@ -14,8 +14,6 @@ from hqc.backends.estimate.parts import RECORD
 from hqc.diagnostics.events import Watch, ignore, stage
 from hqc.pipeline.backend import BackendOptions
 
-__all__ = ["REPORT_KEY", "estimate", "estimate_artifact"]
-
 #: Where estimates stand in `report.json`, by `Estimate.key`.
 REPORT_KEY = "estimate"
 

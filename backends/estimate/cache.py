@@ -23,8 +23,6 @@ from hqc.backends.estimate.yosys import Yosys
 from hqc.backends.hls4ml.emulation import cache_folder
 from hqc.diagnostics import reject
 
-__all__ = ["Cache", "Module", "digest", "key_of"]
-
 _COMMENTS = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 _MODULE = re.compile(r"\bmodule\s+(\w+)")

@@ -26,8 +26,6 @@ from hqc.backends.rtl.emission.delays import CARRY, LEVEL
 from hqc.ir import Array
 from hqc.numerics.types import Codes, FixedType, Overflow, Rounding, round_shift
 
-__all__ = ["Bounds", "Scaling", "OperationCounts", "zeros_of"]
-
 #: Address bits of one look-up table.
 _INPUTS = 6
 

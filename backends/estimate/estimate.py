@@ -20,8 +20,6 @@ from hqc.diagnostics import reject
 from hqc.diagnostics.events import Watch, ignore, stage
 from hqc.pipeline.options import usage
 
-__all__ = ["Estimate", "Row", "estimate_project"]
-
 _WITHIN = "the longest path is that of any one layer; --flat follows paths through several"
 _TIMED = "slack: OpenSTA on the joined netlists, paths through several layers included"
 

@@ -15,8 +15,6 @@ import numpy as np
 from hqc.ir import Array
 from hqc.numerics.types import Codes
 
-__all__ = ["Matrix", "bits_of", "digit_planes", "matrix_features"]
-
 #: Inputs that pairs are counted among; more of them say the same at a quadratic price.
 _ROWS = 192
 #: Columns among which near ones are looked for.

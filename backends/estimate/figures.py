@@ -11,8 +11,6 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-__all__ = ["Figures", "abc9_delay", "abc_delay", "read_stat", "total"]
-
 #: Flip-flops of the Xilinx families: FDRE, FDSE, FDCE, FDPE and those with inverted clocks.
 _FDRE = re.compile(r"FD[RSCP]E(_1)?$")
 

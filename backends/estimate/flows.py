@@ -13,8 +13,6 @@ from hqc.backends.estimate.yosys import LOG, Yosys
 from hqc.diagnostics import reject
 from hqc.pipeline.options import closest
 
-__all__ = ["NETLIST", "TARGETS", "Flow", "flow_of"]
-
 #: Targets that have names; beside them, `asic-PATH.lib`.
 TARGETS = ("fpga-xcup", "asic-osu018")
 NETLIST = "netlist.v"

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from hqc.diagnostics import HqcError, reject
 
-__all__ = ["OSU018", "Liberty", "find_osu018", "named", "read"]
-
 #: Debian's and Ubuntu's package, and the path of the file in it.
 OSU018_PACKAGE = "qflow-tech-osu018"
 OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")

@@ -16,8 +16,6 @@ from hqc.backends.estimate.yosys import SCRIPT, Job, Yosys
 from hqc.diagnostics.events import Event, Watch, ignore
 from hqc.pipeline.options import usage
 
-__all__ = ["TIMEOUT", "Measured", "Tools", "measure", "measure_all"]
-
 #: Seconds that one synthesis may take.
 TIMEOUT = 1800.0
 _BOXES = "boxes.v"

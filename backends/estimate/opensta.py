@@ -16,8 +16,6 @@ from pathlib import Path
 from hqc.backends.estimate.liberty import Liberty
 from hqc.diagnostics import reject
 
-__all__ = ["Timing", "find_sta", "time_netlist", "version_of"]
-
 #: What OpenSTA of 2019 reads: single-bit ports, plain binary constants.
 JOINED = "joined.v"
 _SCRIPT = "sta.tcl"

@@ -33,8 +33,6 @@ from hqc.backends.rtl.lowering.elements import by_position
 from hqc.diagnostics import reject
 from hqc.numerics.types import Codes, Overflow, Rounding
 
-__all__ = ["operation_counts"]
-
 
 def operation_counts(network: Network) -> dict[str, OperationCounts]:
     """What each layer's logic consists of, by name, in the order they run.

@@ -12,8 +12,6 @@ from typing import Any
 from hqc.backends.estimate.cache import Module
 from hqc.diagnostics import HqcError, reject
 
-__all__ = ["MANY", "RECORD", "Part", "Project", "read_project"]
-
 RECORD = "rtl.json"
 #: From more instances than this on, one is synthesised and counted so many times.
 MANY = 8

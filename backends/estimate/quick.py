@@ -29,9 +29,6 @@ from hqc.backends.layers import Layer, Network
 from hqc.backends.rtl.emission.delays import cutoff_of
 from hqc.diagnostics import reject
 
-__all__ = ["AREA", "LUTS", "Coefficients", "Predicted", "Prediction", "coefficients"]
-__all__ += ["quick_estimate"]
-
 #: Targets that figures are predicted for: look-up tables of one, area of the other.
 LUTS, AREA = "fpga-xcup", "asic-osu018"
 #: The clock period that the coefficients are for, in nanoseconds.

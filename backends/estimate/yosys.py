@@ -26,8 +26,6 @@ from pathlib import Path
 
 from hqc.diagnostics import HqcError, Location, reject
 
-__all__ = ["LOG", "SCRIPT", "Job", "Took", "Yosys", "find", "find_or_none", "run_all"]
-
 #: Files of a job's folder: the script, what the tool printed, and what it complained about.
 SCRIPT = "flow.ys"
 LOG = "log.txt"

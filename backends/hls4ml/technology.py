@@ -15,8 +15,6 @@ from hqc.backends.layers import Conv, MaxPool, Network
 from hqc.diagnostics import Diagnostic, Exit, reject
 from hqc.pipeline.backend import BackendOptions
 
-__all__ = ["FILE", "CatapultOptions", "check_names", "script", "with_technology"]
-
 FILE = "technology.tcl"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 #: Libraries for which Catapult's own Liberty settings are read as well, as hls4ml's script has it.

@@ -15,8 +15,6 @@ from hqc.diagnostics import Diagnostic, HqcError
 from hqc.numerics.types import INT64_BITS
 from hqc.pipeline.backend import Backend, BackendOptions, Capabilities, impossible_pace, wide_ports
 
-__all__ = ["LayerBackend"]
-
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 

@@ -20,8 +20,6 @@ from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Codes, FixedType, Overflow, round_shift
 from hqc.pipeline.backend import Batch
 
-__all__ = ["evaluate", "run", "run_ports"]
-
 
 def run_ports(network: Network, partition: Partition, batch: Batch) -> dict[str, Codes]:
     """Codes of the output ports for codes of the input ports, both in the model's own layout.

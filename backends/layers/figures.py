@@ -24,8 +24,6 @@ from hqc.backends.layers.network import Reader
 from hqc.diagnostics import HqcError
 from hqc.numerics.types import FixedType, Range
 
-__all__ = ["figures", "spare_bits"]
-
 
 def figures(model: Model, partition: Partition) -> dict[str, dict[str, Any]]:
     """Plain data by the name of each layer that `read_network` gives, for `report.json`.

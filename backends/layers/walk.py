@@ -21,8 +21,6 @@ from hqc.ir import range_of
 from hqc.ir.operators import Quant
 from hqc.numerics.types import FixedType, Range
 
-__all__ = ["Skip", "Walk", "changes_nothing", "quantiser_type"]
-
 
 class Skip(Exception):
     """The node reads one that was already reported."""

@@ -15,8 +15,6 @@ from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Wire
 from hqc.numerics.types import Range
 
-__all__ = ["Affine", "Sums"]
-
 
 @dataclass(frozen=True)
 class Affine:

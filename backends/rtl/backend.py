@@ -27,8 +27,6 @@ from hqc.backends.rtl.simulation.wrapper import read_interface
 from hqc.diagnostics import Diagnostic, Exit, HqcError
 from hqc.pipeline.backend import BackendOptions, Batch, Emission, EmittedLayer
 
-__all__ = ["Rtl"]
-
 #: The proof of a design whose logic serves several positions, one after the other.
 _UNPROVEN: dict[str, Any] = {
     "claim": "logic that is shared between cycles is simulated, not proven",

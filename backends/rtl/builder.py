@@ -26,8 +26,6 @@ from hqc.backends.rtl.circuit import (
 )
 from hqc.numerics.types import FixedType, Overflow, Range, Rounding
 
-__all__ = ["Builder"]
-
 
 class Builder:
     """A circuit in the making.

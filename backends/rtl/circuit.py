@@ -15,29 +15,6 @@ import numpy as np
 
 from hqc.numerics.types import INT64_BITS, Codes, Range, Rounding, round_shift
 
-__all__ = [
-    "Add",
-    "AtLeast",
-    "Circuit",
-    "Clamp",
-    "Constant",
-    "Input",
-    "Larger",
-    "Lookup",
-    "Op",
-    "Product",
-    "RoundShift",
-    "Select",
-    "Wire",
-    "Wrap",
-    "bounds_of",
-    "evaluate",
-    "held_by",
-    "kept",
-    "operands",
-    "rewire",
-]
-
 #: A wire is the number of the operation that drives it.
 Wire = int
 

@@ -19,8 +19,6 @@ from hqc.backends.rtl.circuit import (
 )
 from hqc.numerics.types import Range, Rounding
 
-__all__ = ["adder_bits", "depth", "luts", "width"]
-
 #: Inputs of one look-up table, and bits of its truth table.
 _LUT_INPUTS, _LUT_BITS = 6, 64
 

@@ -16,8 +16,6 @@ from hqc.backends.rtl.circuit import Circuit, evaluate
 from hqc.diagnostics import Location
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = ["Block", "Design", "Port", "run"]
-
 
 @dataclass(frozen=True, eq=False)
 class Port:

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["RtlOptions"]
-
 
 @dataclass(frozen=True)
 class RtlOptions:

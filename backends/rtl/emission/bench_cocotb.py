@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["COCOTB"]
-
 COCOTB = '''"""Streams the samples of tb/vectors through the design and compares every output.
 
 Run by itself (`python tb/test_TOP.py [SIMULATOR]`), it builds and runs the simulation with

@@ -24,8 +24,6 @@ from hqc.backends.rtl.circuit import (
 from hqc.backends.rtl.emission.widths import adder, common_width, width_of
 from hqc.numerics.types import Range, Rounding
 
-__all__ = ["CARRY", "REGISTER", "cutoff_of", "delays", "selection"]
-
 #: Picoseconds of a lookup table and the wire to it, and of one bit of a carry chain.
 LEVEL, CARRY = 450, 15
 #: From the clock's edge through a register and, at the other end, its setup time.

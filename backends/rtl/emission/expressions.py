@@ -55,8 +55,6 @@ from hqc.backends.rtl.circuit import (
 from hqc.backends.rtl.emission.widths import adder, common_width, width_of
 from hqc.numerics.types import Range, Rounding
 
-__all__ = ["Operand", "at_least", "concatenate", "expression", "literal", "words"]
-
 
 def literal(width: int, value: int) -> str:
     """A number in two's complement."""

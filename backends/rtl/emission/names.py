@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["KEYWORDS", "Names", "comment"]
-
 _WORDS = """
 accept_on alias always always_comb always_ff always_latch and assert assign assume automatic
 before begin bind bins binsof bit break buf bufif0 bufif1 byte case casex casez cell chandle

@@ -27,8 +27,6 @@ from hqc.backends.rtl.options import RtlOptions
 from hqc.numerics.types import FixedType
 from hqc.pipeline.backend import BackendOptions, Batch
 
-__all__ = ["RtlProject", "write"]
-
 _FIRST = "`default_nettype none\n"
 _LAST = "`default_nettype wire\n"
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from hqc.backends.rtl.emission.timing import SPAN, Graph, Timing
 
-__all__ = ["retime"]
-
 
 def retime(graph: Graph, early: Sequence[int], cutoff: int, entry: int | None = None) -> Timing:
     """The stages of a block.

@@ -16,8 +16,6 @@ from hqc.backends.rtl.cost import luts
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.widths import width_of
 
-__all__ = ["area", "copies_of", "cost", "steps_of"]
-
 #: A six-input table adds three inputs to a multiplexer, and holds 64 constants.
 _SELECTED, _CONSTANTS = 3, 64
 

@@ -23,8 +23,6 @@ from hqc.backends.rtl.emission.timing import SPAN, Graph, Timing
 from hqc.backends.rtl.emission.widths import width_of
 from hqc.numerics.types import Codes
 
-__all__ = ["Schedule", "schedule"]
-
 
 @dataclass(frozen=True, eq=False)
 class Schedule:

@@ -23,8 +23,6 @@ from hqc.backends.rtl.emission.verilog import clock_of, module, numbers_of, stac
 from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, gather
 
-__all__ = ["register_bits", "sequenced_module"]
-
 
 def register_bits(block: Block, timing: Timing, sources: Sequence[Bus], steps: int) -> int:
     """Bits of all registers of the block."""

@@ -19,8 +19,6 @@ from hqc.backends.rtl.emission.reuse import area, cost
 from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Codes, Range
 
-__all__ = ["share"]
-
 
 def share(design: Design, network: Network, factor: int) -> Design:
     """The design with shared multipliers in the dense layers where that is smaller.

@@ -21,8 +21,6 @@ from hqc.backends.rtl.emission.verilog import vector
 from hqc.numerics.types import Codes
 from hqc.pipeline.backend import Batch
 
-__all__ = ["bench_files", "packed"]
-
 
 def bench_files(
     record: dict[str, Any], partition: Partition, vectors: tuple[Batch, Batch]

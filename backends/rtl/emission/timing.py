@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SPAN", "Graph", "Timing"]
-
 #: A time is `stage * SPAN + picoseconds since the stage's registers`: one integer, that orders.
 SPAN = 1 << 32
 

@@ -29,8 +29,6 @@ from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
 from hqc.numerics.types import FixedType
 
-__all__ = ["Output", "TopNames", "top_module", "top_names"]
-
 _RESERVED = (
     *("clk", "rst", "ce", "valid", "rest", "taken"),
     *("in_valid", "in_ready", "out_valid", "out_ready"),

@@ -48,17 +48,6 @@ from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = [
-    "circuit_module",
-    "clock_of",
-    "has_logic",
-    "layout_module",
-    "module",
-    "numbers_of",
-    "stacked",
-    "vector",
-]
-
 
 def has_logic(block: Block) -> bool:
     """Whether a block computes anything; wires are the top's affair."""

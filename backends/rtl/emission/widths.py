@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from hqc.backends.rtl.circuit import Add
 from hqc.numerics.types import Range
 
-__all__ = ["Adder", "adder", "common_width", "width_of"]
-
 
 def width_of(bounds: Range) -> int:
     """Bits of a wire: signed where its range is below 0, else unsigned; at least 1."""

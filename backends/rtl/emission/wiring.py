@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from hqc.backends.rtl.emission.expressions import literal
 from hqc.numerics.types import Codes, FixedType
 
-__all__ = ["Bus", "Element", "concatenation", "elements_of", "gather"]
-
 #: Where lines of long concatenations break.
 _COLUMNS = 96
 

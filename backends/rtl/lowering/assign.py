@@ -6,8 +6,6 @@ from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Wire
 from hqc.numerics.types import FixedType, Overflow, Rounding
 
-__all__ = ["assign"]
-
 
 def assign(b: Builder, x: Wire, fraction: int, type_: FixedType, relu: bool = False) -> Wire:
     """The code of a type after assignment of `x * 2**-fraction`, or of `max(0, x)` with `relu`."""

@@ -12,8 +12,6 @@ from hqc.backends.rtl.affine import Sums
 from hqc.backends.rtl.lowering.csd import digits
 from hqc.backends.rtl.lowering.scaled import Scaled, add
 
-__all__ = ["Chain", "Chains"]
-
 #: Adders of which all ways are looked at; further ones go digit by digit, or by a factor.
 _DEEP = 3
 

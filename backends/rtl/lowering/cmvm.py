@@ -22,8 +22,6 @@ from hqc.backends.rtl.lowering.solver import OPTIONS, Stage, fits, solve
 from hqc.diagnostics import Location, reject
 from hqc.ir import Array
 
-__all__ = ["multiply"]
-
 #: The solver's time grows with the square of the weights' digits: so many at once.
 _DIGITS = 5000
 #: Up to so many, all settings are tried.

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from hqc.backends.rtl.affine import Sums
 from hqc.backends.rtl.lowering.scaled import Scaled, add
 
-__all__ = ["digits", "dot"]
-
 
 def digits(number: int) -> list[tuple[int, bool]]:
     """(power of two, whether it is subtracted), no two of them adjacent: as few as there can be."""

@@ -14,8 +14,6 @@ from hqc.backends.rtl.circuit import Circuit, Wire
 from hqc.backends.rtl.design import Block
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = ["Elements", "Sources", "Start", "by_position"]
-
 
 @dataclass(frozen=True, eq=False)
 class Elements:

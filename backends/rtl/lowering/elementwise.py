@@ -12,8 +12,6 @@ from hqc.backends.rtl.lowering.elements import Sources, Start, by_position
 from hqc.backends.rtl.lowering.requantiser import requantiser
 from hqc.backends.rtl.lowering.steps import Steps, count
 
-__all__ = ["activation", "merge", "requantise", "table", "threshold"]
-
 
 def activation(layer: Activation, sources: Sources) -> Block:
     """ReLU, or the assignment to another type."""

@@ -32,8 +32,6 @@ from hqc.backends.rtl.lowering.elements import Elements, Sources, Start
 from hqc.diagnostics import HqcError, reject
 from hqc.numerics.types import INT64_BITS, Codes, FixedType
 
-__all__ = ["lower"]
-
 _BLOCKS: dict[type[Layer], Callable[[Any, Sources], Block]] = {
     Activation: elementwise.activation,
     Conv: windows.conv,

@@ -16,8 +16,6 @@ from hqc.backends.rtl.circuit import Add, Circuit, Wire, operands
 from hqc.backends.rtl.lowering.scaled import Scaled, add
 from hqc.numerics.types import Range
 
-__all__ = ["Term", "regrouped", "total"]
-
 #: Bits that a sum may be wider for being a level of adders less deep.
 _LEVEL = 1
 

@@ -20,8 +20,6 @@ from hqc.backends.rtl.lowering.scaled import Scaled, offset, positive
 from hqc.backends.rtl.lowering.scalings import Scaling, equivalents
 from hqc.numerics.types import INT64_BITS, Codes, FixedType, Range
 
-__all__ = ["Form", "requantiser"]
-
 #: A way to compute the result from the argument's wire.
 Form = Callable[[Builder, Wire], Wire]
 #: A way to compute a product and a sum.

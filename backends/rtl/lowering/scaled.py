@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from hqc.backends.rtl.affine import Sums
 from hqc.backends.rtl.circuit import Add, Wire
 
-__all__ = ["Scaled", "add", "offset", "positive"]
-
 #: How many adders a negation may replace by their turned forms.
 _DEPTH = 2
 

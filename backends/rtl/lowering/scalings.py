@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from hqc.numerics.types import Codes, Range
 
-__all__ = ["Scaling", "equivalents"]
-
 #: Factors that are looked at for one shift, and those kept for one number of digits.
 _FACTORS, _KEPT = 2048, 6
 #: Most steps of a function, and how many are looked at first.

@@ -24,8 +24,6 @@ from hqc.backends.native import cache_folder
 from hqc.diagnostics import reject
 from hqc.numerics.types import SINGLE_BITS, Range
 
-__all__ = ["OPTIONS", "Stage", "fits", "solve"]
-
 #: Settings that are tried: the solver's own, two levels of adders more than the least, and
 #: another order in which it looks for shared sums.
 OPTIONS: tuple[Mapping[str, Any], ...] = ({}, {"hard_dc": 2}, {"method0": "mc"})

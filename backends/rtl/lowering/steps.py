@@ -12,8 +12,6 @@ from hqc.backends.rtl.circuit import Wire
 from hqc.backends.rtl.cost import luts
 from hqc.numerics.types import Range
 
-__all__ = ["Steps", "count"]
-
 #: Entries of the largest table.
 _ENTRIES = 1 << 12
 

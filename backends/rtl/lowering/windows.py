@@ -15,8 +15,6 @@ from hqc.backends.rtl.lowering.cmvm import multiply
 from hqc.backends.rtl.lowering.elements import Sources, Start
 from hqc.numerics.types import Codes
 
-__all__ = ["conv", "dense", "max_pool"]
-
 
 def dense(layer: Dense, sources: Sources) -> Block:
     """A matrix product: one circuit."""

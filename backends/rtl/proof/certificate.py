@@ -9,8 +9,6 @@ from typing import Any
 from hqc.backends.rtl.proof.subject import Claim
 from hqc.numerics.types import Range
 
-__all__ = ["Certificate", "LayerProof"]
-
 #: What each kind of layer is called in a sentence.
 _PLURALS = {"dense": "dense layers", "conv": "convolutions", "maxpool": "max pools"}
 

@@ -16,8 +16,6 @@ from hqc.backends.rtl.reading.readback import Project, read_project
 from hqc.diagnostics import Diagnostic, Exit, HqcError
 from hqc.numerics.types import FixedType, Range
 
-__all__ = ["certify"]
-
 #: What simulation shows and no proof here does.
 _TESTED = (
     "that simulators and synthesis tools give these expressions the meaning the Verilog standard "

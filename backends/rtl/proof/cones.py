@@ -22,8 +22,6 @@ from hqc.backends.rtl.circuit import (
 )
 from hqc.numerics.types import INT64_BITS, Codes, Range
 
-__all__ = ["CHUNK", "Cone", "Sweep", "cone_of", "fits", "open_circuit", "settled", "sweep"]
-
 #: Cases that are computed at once: the wires of a cone then stay in the processor's cache.
 CHUNK = 1 << 14
 

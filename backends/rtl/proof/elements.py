@@ -14,8 +14,6 @@ from hqc.backends.rtl.proof.specs import assigned
 from hqc.backends.rtl.proof.subject import Claim, Question, Refuted, Subject, Undecided
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = ["Curve", "Pair", "Window", "prove_curves", "prove_pairs", "prove_windows"]
-
 #: Pairs of values of a product that are enumerated.
 _PAIRS = 1 << 24
 

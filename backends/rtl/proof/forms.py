@@ -30,8 +30,6 @@ from hqc.backends.rtl.circuit import (
 from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Range
 
-__all__ = ["Form", "Forms", "derive"]
-
 
 @dataclass(frozen=True, eq=False)
 class Form:

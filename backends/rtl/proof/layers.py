@@ -22,8 +22,6 @@ from hqc.backends.rtl.proof.subject import Claim, Refuted, Subject
 from hqc.backends.rtl.proof.wiring import NOTHING, Elements, Wiring
 from hqc.numerics.types import Codes
 
-__all__ = ["Task"]
-
 #: The name of the function of a tap that is padding.
 _PADDED = -1
 

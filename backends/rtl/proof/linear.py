@@ -20,8 +20,6 @@ from hqc.backends.rtl.proof.subject import Claim, Question, Refuted, Subject, Un
 from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Codes, FixedType, Overflow, Range, Rounding
 
-__all__ = ["Sum", "prove_sums"]
-
 #: Inputs that a search for a counterexample tries beside the corners.
 _TRIES = 2000
 

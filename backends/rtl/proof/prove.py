@@ -23,8 +23,6 @@ from hqc.backends.rtl.proof.wiring import Elements, Wiring, wire_up
 from hqc.diagnostics import Diagnostic, Exit, HqcError, Location
 from hqc.numerics.types import Range
 
-__all__ = ["prove"]
-
 #: Where a wire of a block stands, for messages: (block, wire) to a file and a line.
 Places = Mapping[tuple[str, Wire], str]
 

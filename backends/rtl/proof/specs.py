@@ -20,8 +20,6 @@ from hqc.backends.layers.evaluate import evaluate
 from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Codes, FixedType
 
-__all__ = ["PADDING", "Linear", "Maximum", "Spec", "Times", "Unary", "assigned", "spec_of"]
-
 #: In a table of reads: no element of the sources.
 PADDING = -1
 

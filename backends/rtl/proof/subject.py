@@ -15,8 +15,6 @@ from hqc.backends.rtl.proof.cones import Cone, fits, settled, sweep
 from hqc.backends.rtl.proof.forms import Forms, derive
 from hqc.numerics.types import INT64_BITS, Codes, Range
 
-__all__ = ["LIMIT", "Claim", "Question", "Refuted", "Subject", "Undecided"]
-
 #: Cases that a layer may take; numpy computes some ten million a second.
 LIMIT = 1 << 26
 

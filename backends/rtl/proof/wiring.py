@@ -14,8 +14,6 @@ from hqc.backends.rtl.proof.subject import Refuted
 from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Codes, Range
 
-__all__ = ["NOTHING", "Elements", "Wiring", "wire_up"]
-
 #: A circuit input that no tap feeds: it is the fill in every instance.
 NOTHING = -1
 

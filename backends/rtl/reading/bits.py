@@ -11,8 +11,6 @@ import numpy as np
 from hqc.backends.rtl.reading.terms import Malformed, code_of, literal_of, repeated, span_of
 from hqc.numerics.types import Codes, FixedType
 
-__all__ = ["ONE", "ZERO", "Elements", "Span", "bits_of"]
-
 #: Bits that are no bit of a vector.
 ZERO, ONE = -1, -2
 

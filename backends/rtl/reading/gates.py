@@ -21,9 +21,6 @@ from hqc.backends.rtl.reading.terms import (
 )
 from hqc.numerics.types import Rounding, round_shift
 
-__all__ = ["rounding_of", "threshold_of"]
-
-
 # --- comparisons ------------------------------------------------------------------------------
 
 

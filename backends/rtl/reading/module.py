@@ -26,18 +26,6 @@ from hqc.backends.rtl.reading.terms import (
 from hqc.backends.rtl.reading.text import Module, Statement
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = [
-    "Layout",
-    "Logic",
-    "Pin",
-    "clocked",
-    "instance_of",
-    "read_layout",
-    "read_logic",
-    "register_of",
-    "stage_of",
-]
-
 #: Ports that carry no data.
 _CLOCK = ("clk", "ce")
 

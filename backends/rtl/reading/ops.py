@@ -42,8 +42,6 @@ from hqc.backends.rtl.reading.terms import (
 )
 from hqc.backends.rtl.reading.text import Table
 
-__all__ = ["operation"]
-
 #: Adds an operation that no line of the text has, and gives its wire.
 Emit = Callable[[Op], Wire]
 

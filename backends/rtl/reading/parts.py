@@ -11,8 +11,6 @@ from hqc.backends.rtl.reading.bits import Elements, Span
 from hqc.backends.rtl.reading.terms import Malformed
 from hqc.numerics.types import Codes, FixedType, Range
 
-__all__ = ["Parts", "held"]
-
 
 def held(type_: FixedType) -> Range:
     """Every code that bits of a type can be."""

@@ -23,8 +23,6 @@ from hqc.diagnostics import HqcError, reject
 from hqc.numerics.types import FixedType
 from hqc.text import parse_type
 
-__all__ = ["Project", "read_project"]
-
 
 @dataclass(frozen=True, eq=False)
 class Project:

@@ -15,31 +15,6 @@ from typing import Any
 from hqc.backends.rtl.circuit import Wire
 from hqc.backends.rtl.reading.text import Table
 
-__all__ = [
-    "Binary",
-    "WIDEST",
-    "Call",
-    "Cat",
-    "Choice",
-    "Malformed",
-    "Not",
-    "Number",
-    "Reduce",
-    "Repeat",
-    "Signal",
-    "Signed",
-    "Slice",
-    "Term",
-    "Tree",
-    "as_slice",
-    "cat",
-    "code_of",
-    "literal_of",
-    "repeated",
-    "span_of",
-    "typed",
-]
-
 #: A rule of `readback.lark` and its parts.
 Tree = tuple[Any, ...]
 #: Bits of the widest wire of a circuit that is read.

@@ -18,8 +18,6 @@ from lark.exceptions import LarkError
 
 from hqc.diagnostics import HqcError, reject
 
-__all__ = ["Module", "Source", "Statement", "Table", "parse", "read_source"]
-
 #: A name, a number, or (width, value) of a literal.
 Atom = str | int | tuple[int, int]
 

@@ -25,8 +25,6 @@ from hqc.backends.rtl.reading.text import Module, Statement
 from hqc.diagnostics import reject
 from hqc.numerics.types import Codes, FixedType
 
-__all__ = ["Named", "Top", "read_top"]
-
 
 @dataclass(frozen=True)
 class Named:

@@ -18,8 +18,6 @@ from hqc.diagnostics import HqcError, reject
 from hqc.ir import Array
 from hqc.numerics.types import Codes
 
-__all__ = ["Drive", "Simulator", "Timing", "Trace", "pauses", "steady", "timing_of"]
-
 #: Cycles of a pattern of pauses, about; it begins again behind them.
 _PERIOD = 1021
 #: How often there is no pause, a short one, and one in which everything leaves the pipeline.

@@ -22,8 +22,6 @@ from hqc.diagnostics import Exit, reject
 from hqc.ir import Array
 from hqc.numerics.types import Codes
 
-__all__ = ["Icarus", "find", "load", "version_of"]
-
 _TIMEOUT = 1800.0
 _FLAGS = ("-g2005-sv", "-Wportbind", "-s", "hqc_play")
 #: Accepted samples, results and everything else that the bench prints, one line each.

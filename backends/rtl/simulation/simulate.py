@@ -25,8 +25,6 @@ from hqc.diagnostics import Exit, reject
 from hqc.numerics.types import Codes
 from hqc.pipeline.backend import Batch
 
-__all__ = ["INSTALL", "RtlEmulator", "emulator", "find_simulator"]
-
 #: Samples that run with pauses, too.
 _PAUSED = 256
 #: Fewer samples are repeated up to that many: latency and interval show on a few in a row.

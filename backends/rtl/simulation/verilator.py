@@ -34,8 +34,6 @@ from hqc.backends.rtl.simulation.wrapper import Interface, Wires, wrapper_text
 from hqc.diagnostics import Exit, reject
 from hqc.numerics.types import Codes
 
-__all__ = ["Tool", "Verilated", "find", "load"]
-
 #: The first version whose generated code and run-time have the form that is used here.
 OLDEST = (5, 0)
 _TIMEOUT = 1800.0

@@ -13,8 +13,6 @@ from hqc.analysis import partition as cut
 from hqc.analysis.partition import Partition
 from hqc.diagnostics import HqcError, reject
 
-__all__ = ["Interface", "Wires", "read_interface", "wrapper_text"]
-
 DESCRIPTION = "rtl.json"
 
 
