@@ -13,22 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from hqc.backends import layers
 from hqc.backends.estimate.counts import Bounds, OperationCounts
 from hqc.backends.estimate.features import matrix_features
-from hqc.backends.layers import (
-    Activation,
-    Conv,
-    Dense,
-    Input,
-    Layer,
-    MaxPool,
-    Merge,
-    Network,
-    Rearrange,
-    Requantise,
-    Table,
-    Threshold,
-)
+from hqc.backends.layers import Layer, Network
 from hqc.backends.rtl.lowering.elements import by_position
 from hqc.diagnostics import reject
 from hqc.numerics.types import Codes, Overflow, Rounding
@@ -46,7 +34,7 @@ def operation_counts(network: Network) -> dict[str, OperationCounts]:
     found: dict[str, OperationCounts] = {}
     for layer in network.layers:
         tally = OperationCounts()
-        if isinstance(layer, Input):
+        if isinstance(layer, layers.Input):
             limits = layer.result.limits
             lo, hi = (np.full(layer.size, end, np.int64) for end in (limits.lo, limits.hi))
             known[layer.name] = Bounds(lo, hi, layer.result.fraction)
@@ -90,12 +78,12 @@ def _everywhere(layer: Layer, x: Bounds) -> Bounds:
 # --- sums of products, and maxima -----------------------------------------------------------
 
 
-def _dense(layer: Dense, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _dense(layer: layers.Dense, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x = sources[0]
     return _sums(layer, x, layer.weight.codes, layer.bias.codes, tally)
 
 
-def _conv(layer: Conv, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _conv(layer: layers.Conv, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     *kernel, n_in, n_out = layer.weight.codes.shape
     sliding = layer.sliding
     padded = any((*sliding.before, *sliding.after))
@@ -113,7 +101,7 @@ def _conv(layer: Conv, sources: list[Bounds], tally: OperationCounts) -> Bounds:
 
 
 def _sums(
-    layer: Dense | Conv, x: Bounds, weight: Codes, bias: Codes, tally: OperationCounts
+    layer: layers.Dense | layers.Conv, x: Bounds, weight: Codes, bias: Codes, tally: OperationCounts
 ) -> Bounds:
     """`result(bias + x @ weight)`."""
     products = x.fraction + layer.weight.type.fraction
@@ -126,7 +114,7 @@ def _sums(
     return tally.assign(sums, layer.result)
 
 
-def _max_pool(layer: MaxPool, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _max_pool(layer: layers.MaxPool, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x, sliding = _by_channel(sources[0], layer.channels), layer.sliding
     tally.copies = sliding.windows[0] * sliding.windows[1]
     taps = sliding.kernel[0] * sliding.kernel[1]
@@ -142,7 +130,7 @@ def _max_pool(layer: MaxPool, sources: list[Bounds], tally: OperationCounts) -> 
 # --- element by element ---------------------------------------------------------------------
 
 
-def _activation(layer: Activation, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _activation(layer: layers.Activation, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x, type_ = _laid_out(layer, sources[0], tally), layer.result
     if layer.function == "cast":
         return _everywhere(layer, tally.assign(x, type_))
@@ -157,7 +145,7 @@ def _activation(layer: Activation, sources: list[Bounds], tally: OperationCounts
     return _everywhere(layer, tally.clamp(shifted, 0, type_.limits.hi))
 
 
-def _requantise(layer: Requantise, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _requantise(layer: layers.Requantise, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     scales, biases = layer.scale.codes, layer.bias.codes
     x = _laid_out(layer, sources[0], tally, max(scales.size, biases.size))
     products = x.fraction + layer.scale.type.fraction
@@ -178,7 +166,7 @@ def _requantise(layer: Requantise, sources: list[Bounds], tally: OperationCounts
     return _everywhere(layer, found)
 
 
-def _threshold(layer: Threshold, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _threshold(layer: layers.Threshold, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     rows = layer.thresholds.codes
     x = _laid_out(layer, sources[0], tally, len(rows))
     coarser = x.fraction - layer.thresholds.type.fraction
@@ -189,7 +177,7 @@ def _threshold(layer: Threshold, sources: list[Bounds], tally: OperationCounts) 
     return _everywhere(layer, tally.assign(Bounds(lo, hi, 0), layer.result))
 
 
-def _table(layer: Table, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _table(layer: layers.Table, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     rows = layer.table.codes
     x = _laid_out(layer, sources[0], tally, len(rows))
     values = layer.result.quantise(rows, -layer.table.type.fraction)
@@ -201,7 +189,7 @@ def _table(layer: Table, sources: list[Bounds], tally: OperationCounts) -> Bound
     return _everywhere(layer, Bounds(each.min(axis=1), each.max(axis=1), layer.result.fraction))
 
 
-def _merge(layer: Merge, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _merge(layer: layers.Merge, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     x, y = (_laid_out(layer, source, tally) for source in (sources[0], sources[-1]))
     if layer.function == "add":
         finest = max(x.fraction, y.fraction)
@@ -217,7 +205,7 @@ def _merge(layer: Merge, sources: list[Bounds], tally: OperationCounts) -> Bound
     return _everywhere(layer, tally.assign(product, layer.result))
 
 
-def _rearrange(layer: Rearrange, sources: list[Bounds], tally: OperationCounts) -> Bounds:
+def _rearrange(layer: layers.Rearrange, sources: list[Bounds], tally: OperationCounts) -> Bounds:
     parts = [
         x
         if x.fraction == layer.result.fraction and not _leaves(x, layer)
@@ -237,13 +225,13 @@ def _leaves(x: Bounds, layer: Layer) -> bool:
 
 
 _KINDS: dict[type[Layer], Callable[[Any, list[Bounds], OperationCounts], Bounds]] = {
-    Activation: _activation,
-    Conv: _conv,
-    Dense: _dense,
-    MaxPool: _max_pool,
-    Merge: _merge,
-    Rearrange: _rearrange,
-    Requantise: _requantise,
-    Table: _table,
-    Threshold: _threshold,
+    layers.Activation: _activation,
+    layers.Conv: _conv,
+    layers.Dense: _dense,
+    layers.MaxPool: _max_pool,
+    layers.Merge: _merge,
+    layers.Rearrange: _rearrange,
+    layers.Requantise: _requantise,
+    layers.Table: _table,
+    layers.Threshold: _threshold,
 }

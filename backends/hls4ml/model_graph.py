@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hqc.backends import layers
 from hqc.backends.hls4ml.custom_layers import (
     Sharing,
     has_own_template,
@@ -20,17 +21,7 @@ from hqc.backends.hls4ml.custom_layers import (
     variable_shape,
 )
 from hqc.backends.hls4ml.streams import depths
-from hqc.backends.layers import (
-    Activation,
-    Conv,
-    Dense,
-    Input,
-    Layer,
-    MaxPool,
-    Merge,
-    Network,
-    Requantise,
-)
+from hqc.backends.layers import Layer, Network
 from hqc.backends.layers.template_parameters import (
     layer_constants,
     layer_types,
@@ -163,7 +154,7 @@ def graph_config(
 def _pipeline_style(network: Network) -> str:
     """Layers that go window by window run as processes of their own; a pipeline around them would
     unroll the loops over their windows."""
-    windows = any(isinstance(layer, Conv | MaxPool) for layer in network.layers)
+    windows = any(isinstance(layer, layers.Conv | layers.MaxPool) for layer in network.layers)
     return "dataflow" if windows or network.stream else "auto"
 
 
@@ -173,20 +164,20 @@ def layer_list(network: Network, flavour: Flavour, options: BackendOptions) -> l
 
 
 def _layer(layer: Layer, stream: bool, flavour: Flavour, options: BackendOptions) -> dict[str, Any]:
-    if isinstance(layer, Input):
+    if isinstance(layer, layers.Input):
         shape = variable_shape(layer, stream)
         return {"name": layer.name, "class_name": "InputLayer", "input_shape": shape}
     found: dict[str, Any] = {"name": layer.name, "inputs": list(layer.sources)}
     data = {f"{role}_data": constant.values for role, constant in layer_constants(layer).items()}
     if has_own_template(layer):
-        if isinstance(layer, Conv):
+        if isinstance(layer, layers.Conv):
             data["weight_data"] = written_weight(layer, options.strategy).values
         return found | own_layer(layer, flavour.spelling, stream, _sharing(layer, options), data)
-    if isinstance(layer, Dense):
+    if isinstance(layer, layers.Dense):
         return found | data | numbers(layer) | {"class_name": "Dense"}
-    if isinstance(layer, Requantise):
+    if isinstance(layer, layers.Requantise):
         return found | data | numbers(layer) | {"class_name": "BatchNormalization"}
-    if isinstance(layer, Activation):
+    if isinstance(layer, layers.Activation):
         function = {"relu": "relu", "cast": "linear"}[layer.function]
         table = precision(layer.result, flavour)  # the templates name a table type, unused here
         return found | {
@@ -196,7 +187,7 @@ def _layer(layer: Layer, stream: bool, flavour: Flavour, options: BackendOptions
             "table_size": 1,
             "table_t": _named(f"{layer.name}_table_t", table),
         }
-    if isinstance(layer, Merge):
+    if isinstance(layer, layers.Merge):
         return found | {"class_name": "Merge", "op": layer.function}
     raise TypeError(f"no hls4ml layer for {type(layer).__name__}")
 
@@ -208,7 +199,7 @@ def _sharing(layer: Layer, options: BackendOptions) -> Sharing:
     that it lets through, those for Vitis read beyond their window (measured with hls4ml 1.3, 9
     products by 4 outputs, reuse factor 18). The nearest divisor is taken, the smaller of two.
     """
-    if not isinstance(layer, Conv):
+    if not isinstance(layer, layers.Conv):
         return Sharing(options.strategy, options.reuse_factor)
     reuse = options.reuse_factor
     if options.strategy == "resource" and layer.group == 1:

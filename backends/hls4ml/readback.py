@@ -7,19 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hqc.backends import layers
 from hqc.backends.hls4ml.model_graph import Flavour
 from hqc.backends.hls4ml.source_files import Call, CArray, Config, Sources, read_sources
 from hqc.backends.hls4ml.streams import depths
-from hqc.backends.layers import (
-    Constant,
-    Conv,
-    Dense,
-    Fork,
-    Input,
-    Layer,
-    Network,
-    Requantise,
-)
+from hqc.backends.layers import Layer, Network
 from hqc.backends.layers.layers import kind_of
 from hqc.backends.layers.layout import packet
 from hqc.backends.layers.template_parameters import (
@@ -89,7 +81,7 @@ class _Comparison:
         kind = kind_of(layer)
         where = layer.where.node or layer.name
         types = tuple(layer_types(layer).items())
-        if isinstance(layer, Input):
+        if isinstance(layer, layers.Input):
             return EmittedLayer(layer.name, kind, where, types)
         call = self.sources.calls.get(layer.name)
         if call is None or call.config not in self.sources.configs | {call.config: 0}:
@@ -98,7 +90,7 @@ class _Comparison:
         self._wiring(layer, call)
         if self.network.stream:
             self._same(layer, "packet", self.sources.packets.get(call.types[-1]), packet(layer))
-        if isinstance(layer, Fork):
+        if isinstance(layer, layers.Fork):
             self._same(layer, "elements", call.config, str(layer.size))
         config = self.sources.configs.get(call.config, Config({}, {}))
         self._numbers(layer, config)
@@ -118,18 +110,18 @@ class _Comparison:
         want = tuple(self.variables.get(source, ("", "")) for source in layer.sources)
         got = tuple(zip(call.arguments[:count], call.types[:count], strict=False))
         self._same(layer, "inputs", got, want)
-        results = layer.copies if isinstance(layer, Fork) else (layer.name,)
+        results = layer.copies if isinstance(layer, layers.Fork) else (layer.name,)
         for name, variable in zip(results, call.arguments[count:], strict=False):
             self.variables[name] = (variable, call.types[-1])
 
     def _numbers(self, layer: Layer, config: Config) -> None:
         for name, value in numbers(layer).items():
             self._same(layer, name, config.numbers.get(name), int(value))
-        if isinstance(layer, Dense | Requantise):
+        if isinstance(layer, layers.Dense | layers.Requantise):
             self._same(layer, "product", config.product, "mult")
-        if isinstance(layer, Dense | Conv):
+        if isinstance(layer, layers.Dense | layers.Conv):
             self._same(layer, "strategy", config.strategy, self.strategy)
-        if isinstance(layer, Conv) and self.strategy == "resource" and layer.group == 1:
+        if isinstance(layer, layers.Conv) and self.strategy == "resource" and layer.group == 1:
             reuse = config.numbers.get("reuse_factor", 1)
             fits = reuse > 0 and layer.products % reuse == 0
             self._same(layer, "reuse factor that divides the products", fits, True)
@@ -138,12 +130,12 @@ class _Comparison:
         self._same(layer, f"{role} type", str(self.sources.types.get(name)), str(want))
 
     def _constant(
-        self, layer: Layer, role: str, array: CArray | None, want: Constant, type_: str
+        self, layer: Layer, role: str, array: CArray | None, want: layers.Constant, type_: str
     ) -> None:
         if array is None:
             self._differs(layer, role, "nothing", "constants")
             return
-        if role == "weight" and isinstance(layer, Dense | Conv):
+        if role == "weight" and isinstance(layer, layers.Dense | layers.Conv):
             want = written_weight(layer, self.strategy)
         flat = np.ascontiguousarray(want.codes).ravel()
         self._same(layer, f"{role} array", (array.type, array.size), (type_, flat.size))

@@ -12,22 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hqc.backends.layers import (
-    Activation,
-    Constant,
-    Conv,
-    Dense,
-    Fork,
-    Input,
-    Layer,
-    MaxPool,
-    Merge,
-    Network,
-    Rearrange,
-    Requantise,
-    Table,
-    Threshold,
-)
+from hqc.backends import layers
+from hqc.backends.layers import Layer, Network
 from hqc.backends.layers.constants import Illegal
 from hqc.backends.layers.layout import packet
 from hqc.diagnostics import Diagnostic, Location
@@ -36,7 +22,7 @@ from hqc.diagnostics import Diagnostic, Location
 _COPIES = 7
 #: Packets of a stream that nothing can wait for in a circle; two keep both of its ends busy.
 _SLACK = 2
-_PACKETWISE = (Activation, Requantise, Threshold, Table)
+_PACKETWISE = (layers.Activation, layers.Requantise, layers.Threshold, layers.Table)
 
 
 def packets(layer: Layer) -> int:
@@ -70,7 +56,7 @@ def _read(network: Network) -> list[Layer]:
     found: list[Layer] = []
     read = set(network.outputs)
     for layer in reversed(network.layers):
-        if layer.name in read or isinstance(layer, Input):
+        if layer.name in read or isinstance(layer, layers.Input):
             found.append(layer)
             read.update(layer.sources)
     return found[::-1]
@@ -83,20 +69,20 @@ def _shaped(layer: Layer, done: dict[str, Layer]) -> list[Layer]:
     """A layer with the shape that its template gives, after packets of other widths are cut."""
     sources = [done[name] for name in layer.sources]
     shape: tuple[int, ...]
-    if isinstance(layer, Dense):
+    if isinstance(layer, layers.Dense):
         return [replace(layer, shape=(layer.weight.codes.shape[1],))]
-    if isinstance(layer, Conv):
+    if isinstance(layer, layers.Conv):
         shape = (*layer.sliding.windows, layer.weight.codes.shape[-1])
         before = _repacked(layer, sources[0], layer.weight.codes.shape[2] * layer.group)
-    elif isinstance(layer, MaxPool):
+    elif isinstance(layer, layers.MaxPool):
         shape = (*layer.sliding.windows, layer.channels)
         before = _repacked(layer, sources[0], layer.channels)
-    elif isinstance(layer, Merge):
+    elif isinstance(layer, layers.Merge):
         shape = sources[0].shape
         before = _repacked(layer, sources[1], packet(sources[0]))
     elif isinstance(layer, _PACKETWISE):
         shape, before = sources[0].shape, []
-    elif isinstance(layer, Rearrange):
+    elif isinstance(layer, layers.Rearrange):
         return [replace(layer, widths=tuple(packet(source) for source in sources))]
     else:
         return [layer]
@@ -104,15 +90,15 @@ def _shaped(layer: Layer, done: dict[str, Layer]) -> list[Layer]:
         names = [*layer.sources[:-1], before[0].name]
         layer = replace(layer, sources=tuple(names))
     layer = replace(layer, shape=shape)
-    return [*before, _spread(layer) if isinstance(layer, Requantise) else layer]
+    return [*before, _spread(layer) if isinstance(layer, layers.Requantise) else layer]
 
 
-def _repacked(layer: Layer, source: Layer, size: int) -> list[Rearrange]:
+def _repacked(layer: Layer, source: Layer, size: int) -> list[layers.Rearrange]:
     """A rearrangement of a source into packets of a size, in the same order, if it has others."""
     if packet(source) == size:
         return []
     return [
-        Rearrange(
+        layers.Rearrange(
             f"{layer.name}_packets",
             (source.name,),
             (source.size // size, size),
@@ -125,7 +111,7 @@ def _repacked(layer: Layer, source: Layer, size: int) -> list[Rearrange]:
     ]
 
 
-def _spread(layer: Requantise) -> Requantise:
+def _spread(layer: layers.Requantise) -> layers.Requantise:
     """Constants for each element where those for each channel do not fit a packet.
 
     hls4ml's template counts them from the start of each packet.
@@ -134,7 +120,7 @@ def _spread(layer: Requantise) -> Requantise:
     if packet(layer) % count == 0 or count == layer.size:
         return layer
 
-    def tiled(constant: Constant) -> Constant:
+    def tiled(constant: layers.Constant) -> layers.Constant:
         return replace(constant, codes=np.tile(constant.codes, layer.size // count))
 
     return replace(layer, scale=tiled(layer.scale), bias=tiled(layer.bias))
@@ -159,15 +145,15 @@ def _forked(layers: list[Layer]) -> list[Layer]:
     return found
 
 
-def _forks(layer: Layer, readers: int) -> list[Fork]:
-    found: list[Fork] = []
+def _forks(layer: Layer, readers: int) -> list[layers.Fork]:
+    found: list[layers.Fork] = []
     source, left = layer.name, readers
     while left > 1:
         count = min(left, _COPIES)
         name = f"{layer.name}_fork{len(found)}"
         copies = tuple(f"{name}_{number}" for number in range(count))
         shape, result = layer.shape, layer.result.exact()
-        found.append(Fork(name, (source,), shape, result, layer.where, copies=copies))
+        found.append(layers.Fork(name, (source,), shape, result, layer.where, copies=copies))
         left -= count - 1  # the last copy goes on to the next fork
         source = copies[-1]
     return found
@@ -188,7 +174,7 @@ def depths(network: Network) -> dict[str, int]:
 
     C simulation has FIFOs without limit and shows none of this.
     """
-    copies = {c for layer in network.layers if isinstance(layer, Fork) for c in layer.copies}
+    copies = {c for layer in network.layers if isinstance(layer, layers.Fork) for c in layer.copies}
     producers = _producers(network)
     ports = {*network.inputs, *network.outputs}
     ends = {
@@ -207,7 +193,8 @@ def depths(network: Network) -> dict[str, int]:
 def _producers(network: Network) -> dict[str, Layer]:
     """The layer that gives each value."""
     found = {layer.name: layer for layer in network.layers}
-    found |= {c: layer for layer in network.layers if isinstance(layer, Fork) for c in layer.copies}
+    forks = [layer for layer in network.layers if isinstance(layer, layers.Fork)]
+    found |= {copy: fork for fork in forks for copy in fork.copies}
     return found
 
 

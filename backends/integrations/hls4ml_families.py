@@ -5,22 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hqc.backends import layers
 from hqc.backends.hls4ml.custom_layers import has_own_template
 from hqc.backends.hls4ml.model_graph import CATAPULT, VITIS, Flavour
-from hqc.backends.layers import (
-    Activation,
-    Constant,
-    Dense,
-    Input,
-    Layer,
-    Merge,
-    Network,
-    Requantise,
-)
+from hqc.backends.layers import Layer, Network
 from hqc.backends.layers.template_parameters import layer_types
 from hqc.diagnostics import Diagnostic
 
-_CHAIN = (Input, Dense, Requantise, Activation)
+_CHAIN = (layers.Input, layers.Dense, layers.Requantise, layers.Activation)
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Family:
 
     flavour: Flavour
     own: bool = False
-    layers: tuple[type, ...] = (*_CHAIN, Merge)
+    layers: tuple[type, ...] = (*_CHAIN, layers.Merge)
     streams: bool = False
     one_bit: bool = True
     spells: bool = False
@@ -96,9 +88,9 @@ def unknown(network: Network, family: Family, io_type: str) -> list[Diagnostic]:
 def two_bits(layer: Layer) -> Layer:
     """Constants of one bit, such as a bias that is 0, in two: the same numbers."""
     wider: dict[str, Any] = {
-        role: Constant(c.codes, replace(c.type, width=2, integer=c.type.integer + 1))
+        role: layers.Constant(c.codes, replace(c.type, width=2, integer=c.type.integer + 1))
         for role, c in vars(layer).items()
-        if isinstance(c, Constant) and c.type.width == 1
+        if isinstance(c, layers.Constant) and c.type.width == 1
     }
     return replace(layer, **wider)
 

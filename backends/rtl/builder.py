@@ -4,26 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hqc.backends.rtl.circuit import (
-    Add,
-    AtLeast,
-    Circuit,
-    Clamp,
-    Constant,
-    Input,
-    Larger,
-    Lookup,
-    Op,
-    Product,
-    RoundShift,
-    Select,
-    Wire,
-    Wrap,
-    bounds_of,
-    kept,
-    operands,
-    rewire,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Circuit, Op, Wire, bounds_of, kept, operands, rewire
 from hqc.numerics.types import FixedType, Overflow, Range, Rounding
 
 
@@ -38,7 +20,7 @@ class Builder:
         self.ops: list[Op] = []
         self.ranges: list[Range] = []
         self._known: dict[Op, Wire] = {}
-        self.inputs = tuple(self._new(Input(i), r) for i, r in enumerate(inputs))
+        self.inputs = tuple(self._new(ops.Input(i), r) for i, r in enumerate(inputs))
 
     def finish(self, outputs: Sequence[Wire]) -> Circuit:
         """The circuit with these outputs, without operations that no output needs."""
@@ -60,7 +42,7 @@ class Builder:
         bounds = bounds_of(op, self.ranges)
         if within is not None:
             bounds = Range(max(bounds.lo, within.lo), min(bounds.hi, within.hi))
-        if bounds.lo == bounds.hi and not isinstance(op, Constant):
+        if bounds.lo == bounds.hi and not isinstance(op, ops.Constant):
             return self.constant(bounds.lo)
         return self._new(op, bounds)
 
@@ -74,7 +56,7 @@ class Builder:
 
     def constant(self, value: int) -> Wire:
         """A number."""
-        return self.add(Constant(value))
+        return self.add(ops.Constant(value))
 
     def plus(
         self,
@@ -90,42 +72,42 @@ class Builder:
             return self.shift(x, -left)
         if self._is(x, 0) and not minus:
             return self.shift(y, -right)
-        return self.add(Add(x, y, left, right, minus), within)
+        return self.add(ops.Add(x, y, left, right, minus), within)
 
     def shift(self, x: Wire, shift: int, rounding: Rounding = Rounding.FLOOR) -> Wire:
         """`x / 2**shift`, rounded; a negative shift multiplies."""
-        return x if shift == 0 else self.add(RoundShift(x, shift, rounding))
+        return x if shift == 0 else self.add(ops.RoundShift(x, shift, rounding))
 
     def clamp(self, x: Wire, lo: int | None, hi: int | None) -> Wire:
         """`min(max(x, lo), hi)`; a bound that x never crosses is dropped."""
         lo = None if lo is not None and lo <= self.ranges[x].lo else lo
         hi = None if hi is not None and hi >= self.ranges[x].hi else hi
-        return self._changed(Clamp(x, lo, hi))
+        return self._changed(ops.Clamp(x, lo, hi))
 
     def wrap(self, x: Wire, width: int, signed: bool) -> Wire:
         """The low bits of x, if it has more."""
-        return self._changed(Wrap(x, width, signed))
+        return self._changed(ops.Wrap(x, width, signed))
 
     def product(self, x: Wire, y: Wire) -> Wire:
         """`x * y` of two computed values."""
-        return self.add(Product(x, y))
+        return self.add(ops.Product(x, y))
 
     def larger(self, x: Wire, y: Wire) -> Wire:
         """`max(x, y)`; the one that always wins, if there is one."""
-        return self._changed(Larger(x, y))
+        return self._changed(ops.Larger(x, y))
 
     def at_least(self, x: Wire, threshold: int) -> Wire:
         """1 where `x >= threshold`, else 0."""
-        return self.add(AtLeast(x, threshold))
+        return self.add(ops.AtLeast(x, threshold))
 
     def lookup(self, x: Wire, first: int, table: Sequence[int]) -> Wire:
         """`table[x - first]`, the table cut to what x can be."""
         lo, hi = self.ranges[x].lo, self.ranges[x].hi
-        return self.add(Lookup(x, lo, tuple(table[lo - first : hi + 1 - first])))
+        return self.add(ops.Lookup(x, lo, tuple(table[lo - first : hi + 1 - first])))
 
     def select(self, bit: Wire, x: Wire, y: Wire) -> Wire:
         """x where the bit is 1, y where it is 0."""
-        return x if x == y else self.add(Select(bit, x, y))
+        return x if x == y else self.add(ops.Select(bit, x, y))
 
     def assign(self, x: Wire, fraction: int, type_: FixedType) -> Wire:
         """The code of a type after assignment of `x * 2**-fraction`: rounds, then overflows."""

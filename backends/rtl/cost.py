@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from hqc.backends.rtl.circuit import (
-    Add,
-    AtLeast,
-    Circuit,
-    Clamp,
-    Constant,
-    Larger,
-    Lookup,
-    Op,
-    Product,
-    RoundShift,
-    Select,
-    Wire,
-    operands,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Circuit, Op, Wire, operands
 from hqc.numerics.types import Range, Rounding
 
 #: Inputs of one look-up table, and bits of its truth table.
@@ -33,7 +20,7 @@ def adder_bits(circuit: Circuit) -> int:
     return sum(
         _adder(op, circuit, circuit.ranges[wire])
         for wire, op in enumerate(circuit.ops)
-        if isinstance(op, Add)
+        if isinstance(op, ops.Add)
     )
 
 
@@ -41,7 +28,9 @@ def depth(circuit: Circuit) -> int:
     """Adders on the longest way."""
     found: list[int] = []
     for op in circuit.ops:
-        found.append(isinstance(op, Add) + max((found[wire] for wire in operands(op)), default=0))
+        found.append(
+            isinstance(op, ops.Add) + max((found[wire] for wire in operands(op)), default=0)
+        )
     return max(found, default=0)
 
 
@@ -50,7 +39,7 @@ def luts(circuit: Circuit) -> float:
     return sum(_luts(op, circuit, circuit.ranges[w]) for w, op in enumerate(circuit.ops))
 
 
-def _adder(op: Add, circuit: Circuit, result: Range) -> int:
+def _adder(op: ops.Add, circuit: Circuit, result: Range) -> int:
     """Bits of the result behind those that only one operand has: they need no carry.
 
     A lower bit of what is subtracted has to be negated, so it stays in the chain.
@@ -66,7 +55,7 @@ def _adder(op: Add, circuit: Circuit, result: Range) -> int:
 def _zeros(circuit: Circuit, wire: Wire, shift: int) -> int:
     """Low bits of a shifted operand that are always 0."""
     op = circuit.ops[wire]
-    if isinstance(op, Constant) and op.value:
+    if isinstance(op, ops.Constant) and op.value:
         return shift + (op.value & -op.value).bit_length() - 1
     return shift
 
@@ -74,23 +63,23 @@ def _zeros(circuit: Circuit, wire: Wire, shift: int) -> int:
 def _luts(op: Op, circuit: Circuit, result: Range) -> float:
     ranges = circuit.ranges
     match op:
-        case Add():
+        case ops.Add():
             return _adder(op, circuit, result)
-        case RoundShift(_, shift, rounding):
+        case ops.RoundShift(_, shift, rounding):
             exact = shift <= 0 or rounding is Rounding.FLOOR
             return 0 if exact else width(result) + shift / (_LUT_INPUTS - 1)
-        case Clamp(x, lo, hi):
+        case ops.Clamp(x, lo, hi):
             bounds = sum(b not in (None, 0) for b in (lo, hi))
             return width(result) / 2 + bounds * _compare(width(ranges[x]))
-        case Product(x, y):
+        case ops.Product(x, y):
             return width(ranges[x]) * width(ranges[y])
-        case Larger(x, y):
+        case ops.Larger(x, y):
             return width(result) / 2 + max(width(ranges[x]), width(ranges[y])) / 2
-        case AtLeast(x, threshold):
+        case ops.AtLeast(x, threshold):
             return 0 if threshold == 0 else _compare(width(ranges[x]))
-        case Lookup(x, _, table):
+        case ops.Lookup(x, _, table):
             return width(result) * table_bit(len(table))
-        case Select():
+        case ops.Select():
             return width(result) / 2
     return 0
 

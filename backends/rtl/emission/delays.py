@@ -9,18 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hqc.backends.rtl.circuit import (
-    Add,
-    AtLeast,
-    Circuit,
-    Clamp,
-    Larger,
-    Lookup,
-    Op,
-    Product,
-    RoundShift,
-    Select,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Circuit, Op
 from hqc.backends.rtl.emission.widths import adder, common_width, width_of
 from hqc.numerics.types import Range, Rounding
 
@@ -55,28 +45,28 @@ def selection(places: int) -> int:
 def _delay(op: Op, ranges: Sequence[Range], result: Range) -> int:
     width = width_of(result)
     match op:
-        case Add():
+        case ops.Add():
             shape = adder(op, ranges, result)
             return _sum(shape.bits) if shape.added else 0
-        case RoundShift(x, shift, rounding):
+        case ops.RoundShift(x, shift, rounding):
             plain = rounding is Rounding.FLOOR or shift <= 0
             if plain or (rounding is Rounding.DOWN and ranges[x].lo >= 0):
                 return 0
             return _gates(min(shift, width_of(ranges[x])) + 1) + _sum(width)
-        case Clamp(x, lo, hi):
+        case ops.Clamp(x, lo, hi):
             relu = hi is None and lo == 0
             return LEVEL if relu else _gates(width_of(ranges[x])) + LEVEL
-        case Product(x, y):
+        case ops.Product(x, y):
             rows = min(width_of(ranges[x]), width_of(ranges[y]))
             return rows.bit_length() * _sum(0) + CARRY * width
-        case Larger(x, y):
+        case ops.Larger(x, y):
             return _sum(common_width(ranges[x], ranges[y])) + LEVEL
-        case AtLeast(x, _):
+        case ops.AtLeast(x, _):
             return _gates(width_of(ranges[x]))
-        case Lookup(x, _, _):
+        case ops.Lookup(x, _, _):
             selects = max(0, width_of(ranges[x]) - _INPUTS)
             return LEVEL * (1 + (selects + 1) // 2)  # a table selects one of four
-        case Select():
+        case ops.Select():
             return LEVEL
     return 0
 

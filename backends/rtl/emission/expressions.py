@@ -37,21 +37,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hqc.backends.rtl.circuit import (
-    Add,
-    AtLeast,
-    Clamp,
-    Constant,
-    Input,
-    Larger,
-    Lookup,
-    Op,
-    Product,
-    RoundShift,
-    Select,
-    Wire,
-    Wrap,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Op, Wire
 from hqc.backends.rtl.emission.widths import adder, common_width, width_of
 from hqc.numerics.types import Range, Rounding
 
@@ -129,7 +116,7 @@ def expression(
     ranges: Sequence[Range],
     result: Range,
     name: Callable[[Wire], str],
-    tables: Callable[[Lookup, Range], str],
+    tables: Callable[[ops.Lookup, Range], str],
 ) -> str:
     """The expression of an operation.
 
@@ -146,28 +133,28 @@ def expression(
 
     width = width_of(result)
     match op:
-        case Constant(value):
+        case ops.Constant(value):
             return literal(width, value)
-        case Add():
+        case ops.Add():
             return _add(op, of(op.x), of(op.y), ranges, result)
-        case RoundShift(x, shift, rounding):
+        case ops.RoundShift(x, shift, rounding):
             return _round(of(x), shift, rounding, width)
-        case Clamp(x, lo, hi):
+        case ops.Clamp(x, lo, hi):
             return _clamp(of(x), lo, hi, width)
-        case Wrap(x, _, _):
+        case ops.Wrap(x, _, _):
             return of(x).bits(0, width)
-        case Product(x, y):
+        case ops.Product(x, y):
             sides = of(x), of(y)
             return " * ".join(_numbers(sides, width))
-        case Larger(x, y):
+        case ops.Larger(x, y):
             sides = of(x), of(y)
             left, right = _numbers(sides, common_width(ranges[x], ranges[y]))
             return f"({left} >= {right}) ? {sides[0].bits(0, width)} : {sides[1].bits(0, width)}"
-        case AtLeast(x, threshold):
+        case ops.AtLeast(x, threshold):
             return at_least(of(x), threshold)
-        case Lookup(x, _, _):
+        case ops.Lookup(x, _, _):
             return f"{tables(op, result)}({name(x)})"
-        case Select(bit, x, y):
+        case ops.Select(bit, x, y):
             return f"{name(bit)} ? {of(x).bits(0, width)} : {of(y).bits(0, width)}"
     raise TypeError(f"{op} has no expression")
 
@@ -178,7 +165,7 @@ def _numbers(sides: Sequence[Operand], width: int) -> list[str]:
     return [f"$signed({t})" for t in texts] if any(s.signed for s in sides) else texts
 
 
-def _add(op: Add, x: Operand, y: Operand, ranges: Sequence[Range], result: Range) -> str:
+def _add(op: ops.Add, x: Operand, y: Operand, ranges: Sequence[Range], result: Range) -> str:
     shape = adder(op, ranges, result)
     gap, bits = abs(op.left - op.right), shape.bits
     zeros = literal(shape.zeros, 0) if shape.zeros else ""
@@ -282,28 +269,28 @@ def at_least(x: Operand, threshold: int) -> str:
 def words(op: Op) -> str:
     """An operation as its comment says it."""
     match op:
-        case Input(index):
+        case ops.Input(index):
             return f"input {index}"
-        case Constant(value):
+        case ops.Constant(value):
             return f"{value}"
-        case Add(x, y, left, right, minus):
+        case ops.Add(x, y, left, right, minus):
             return f"{_shifted(x, left)} {'-' if minus else '+'} {_shifted(y, right)}"
-        case RoundShift(x, shift, rounding):
+        case ops.RoundShift(x, shift, rounding):
             return f"v{x} * 2**{-shift}" if shift <= 0 else f"v{x} / 2**{shift} {rounding.value}"
-        case Clamp(x, lo, hi):
+        case ops.Clamp(x, lo, hi):
             text = f"v{x}" if lo is None else f"max(v{x}, {lo})"
             return text if hi is None else f"min({text}, {hi})"
-        case Wrap(x, width, signed):
+        case ops.Wrap(x, width, signed):
             return f"v{x} wrapped to {'' if signed else 'u'}int{width}"
-        case Product(x, y):
+        case ops.Product(x, y):
             return f"v{x} * v{y}"
-        case Larger(x, y):
+        case ops.Larger(x, y):
             return f"max(v{x}, v{y})"
-        case AtLeast(x, threshold):
+        case ops.AtLeast(x, threshold):
             return f"v{x} >= {threshold}"
-        case Lookup(x, first, _):
+        case ops.Lookup(x, first, _):
             return f"table[v{x} - {first}]" if first >= 0 else f"table[v{x} + {-first}]"
-        case Select(bit, x, y):
+        case ops.Select(bit, x, y):
             return f"v{bit} ? v{x} : v{y}"
     raise TypeError(f"{op} has no words")
 

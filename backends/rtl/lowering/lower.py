@@ -12,20 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.layers import (
-    Activation,
-    Conv,
-    Dense,
-    Input,
-    Layer,
-    MaxPool,
-    Merge,
-    Network,
-    Rearrange,
-    Requantise,
-    Table,
-    Threshold,
-)
+from hqc.backends import layers
+from hqc.backends.layers import Layer, Network
 from hqc.backends.rtl.design import Block, Design, Port
 from hqc.backends.rtl.lowering import elementwise, windows
 from hqc.backends.rtl.lowering.elements import Elements, Sources, Start
@@ -33,14 +21,14 @@ from hqc.diagnostics import HqcError, reject
 from hqc.numerics.types import INT64_BITS, Codes, FixedType
 
 _BLOCKS: dict[type[Layer], Callable[[Any, Sources], Block]] = {
-    Activation: elementwise.activation,
-    Conv: windows.conv,
-    Dense: windows.dense,
-    MaxPool: windows.max_pool,
-    Merge: elementwise.merge,
-    Requantise: elementwise.requantise,
-    Table: elementwise.table,
-    Threshold: elementwise.threshold,
+    layers.Activation: elementwise.activation,
+    layers.Conv: windows.conv,
+    layers.Dense: windows.dense,
+    layers.MaxPool: windows.max_pool,
+    layers.Merge: elementwise.merge,
+    layers.Requantise: elementwise.requantise,
+    layers.Table: elementwise.table,
+    layers.Threshold: elementwise.threshold,
 }
 
 
@@ -74,11 +62,11 @@ class _Lowering:
 
     def add(self, layer: Layer) -> None:
         """The port or the blocks of a layer."""
-        if isinstance(layer, Input):
+        if isinstance(layer, layers.Input):
             port = Port(layer.name, layer.result, layer.size, layer.where)
             self.ports.append(port)
             self._know(layer.name, layer.result, Elements.of(port.ranges))
-        elif isinstance(layer, Rearrange):
+        elif isinstance(layer, layers.Rearrange):
             self._rearrange(layer)
         elif (make := _BLOCKS.get(type(layer))) is not None:
             self._append(_guarded(layer, lambda: make(layer, self.sources(layer.sources))))
@@ -103,7 +91,7 @@ class _Lowering:
 
     # --- rearrangements ---------------------------------------------------------------------
 
-    def _rearrange(self, layer: Rearrange) -> None:
+    def _rearrange(self, layer: layers.Rearrange) -> None:
         names = tuple(self._cast(layer, number) for number in range(len(layer.sources)))
         sources = self.sources(names)
         index = _of_once(layer, names, sources.names).reshape(-1, 1)
@@ -111,7 +99,7 @@ class _Lowering:
         block = start.block(layer, "rearrange", start.builder.inputs)
         self._append(block, sources.elements.at(index[:, 0], layer.fill))
 
-    def _cast(self, layer: Rearrange, number: int) -> str:
+    def _cast(self, layer: layers.Rearrange, number: int) -> str:
         """The name of a source, or of a block that assigns it to the type of the result."""
         name, type_ = layer.sources[number], layer.result
         elements, fraction = self.elements[name], self.types[name].fraction
@@ -119,14 +107,14 @@ class _Lowering:
         if fraction == type_.fraction and within:
             return name
         size = len(elements.lo)
-        given = Activation(
+        given = layers.Activation(
             f"{layer.name}_cast{number}", (name,), (size,), type_, layer.where, function="cast"
         )
         self.add(given)
         return given.name
 
 
-def _of_once(layer: Rearrange, names: tuple[str, ...], once: tuple[str, ...]) -> Codes:
+def _of_once(layer: layers.Rearrange, names: tuple[str, ...], once: tuple[str, ...]) -> Codes:
     """The index of a rearrangement whose sources are there once each."""
     sizes = dict(zip(names, layer.sizes, strict=True))
     starts = dict(zip(once, np.cumsum([0, *(sizes[n] for n in once)]).tolist(), strict=False))

@@ -7,19 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hqc.backends.rtl.circuit import (
-    Circuit,
-    Clamp,
-    Constant,
-    Input,
-    Lookup,
-    Op,
-    Select,
-    Wire,
-    evaluate,
-    operands,
-    rewire,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Circuit, Op, Wire, evaluate, operands, rewire
 from hqc.numerics.types import INT64_BITS, Codes, Range
 
 #: Cases that are computed at once: the wires of a cone then stay in the processor's cache.
@@ -57,24 +46,24 @@ def cone_of(circuit: Circuit, output: Wire, leaves: Callable[[Wire], bool]) -> C
     place = [-1] * (output + 1)
     for number, wire in enumerate(ends):
         place[wire] = number
-    ops: list[Op] = [Input(number) for number in range(len(ends))]
+    made: list[Op] = [ops.Input(number) for number in range(len(ends))]
     wires = list(ends)
     for wire in order:
         if place[wire] >= 0:
             continue
         op = rewire(circuit.ops[wire], place)
-        if isinstance(op, Lookup):  # guarded: what is outside the table is found by `sweep`
-            ops.append(Clamp(op.x, op.first, op.first + len(op.table) - 1))
+        if isinstance(op, ops.Lookup):  # guarded: what is outside the table is found by `sweep`
+            made.append(ops.Clamp(op.x, op.first, op.first + len(op.table) - 1))
             wires.append(-1)
-            op = Lookup(len(ops) - 1, op.first, op.table)
-        ops.append(op)
+            op = ops.Lookup(len(made) - 1, op.first, op.table)
+        made.append(op)
         wires.append(wire)
-        place[wire] = len(ops) - 1
-    return Cone(tuple(ops), tuple(wires), tuple(ends))
+        place[wire] = len(made) - 1
+    return Cone(tuple(made), tuple(wires), tuple(ends))
 
 
 def _is_leaf(circuit: Circuit, wire: Wire, leaves: Callable[[Wire], bool]) -> bool:
-    return not isinstance(circuit.ops[wire], Constant) and leaves(wire)
+    return not isinstance(circuit.ops[wire], ops.Constant) and leaves(wire)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,12 +143,12 @@ def settled(cone: Cone, seen: Sequence[Range], doubts: Collection[Wire]) -> set[
     for wire, op in zip(cone.wires, cone.ops, strict=True):
         if wire not in doubts:
             continue
-        if isinstance(op, Lookup):
+        if isinstance(op, ops.Lookup):
             guard = cone.ops[op.x]
-            assert isinstance(guard, Clamp)
+            assert isinstance(guard, ops.Clamp)
             table = Range(op.first, op.first + len(op.table) - 1)
             if table.contains(seen[guard.x]):
                 found.add(wire)
-        elif isinstance(op, Select) and Range(0, 1).contains(seen[op.bit]):
+        elif isinstance(op, ops.Select) and Range(0, 1).contains(seen[op.bit]):
             found.add(wire)
     return found

@@ -13,20 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hqc.backends.rtl.circuit import (
-    Add,
-    Circuit,
-    Constant,
-    Input,
-    Lookup,
-    Op,
-    Product,
-    RoundShift,
-    Wire,
-    bounds_of,
-    kept,
-    operands,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Circuit, Op, Wire, bounds_of, kept, operands
 from hqc.ir import Array
 from hqc.numerics.types import INT64_BITS, Range
 
@@ -132,7 +120,7 @@ class _Derivation:
 
     def _bounds(self, wire: Wire, op: Op, form: Form | None) -> tuple[Range, bool]:
         """An interval, and whether it is known to be that of the wire's affine form."""
-        if isinstance(op, Input):
+        if isinstance(op, ops.Input):
             return self.inputs[op.index], True
         try:
             bounds = bounds_of(op, self.reach)
@@ -164,18 +152,18 @@ class _Derivation:
 
     def _form(self, op: Op) -> Form | None:
         match op:
-            case Input(index):
+            case ops.Input(index):
                 return self._input(index)
-            case Constant(value):
+            case ops.Constant(value):
                 return self._constant(value)
-            case Add(x, y, left, right, minus):
+            case ops.Add(x, y, left, right, minus):
                 return self._sum(x, y, 1 << left, -(1 << right) if minus else 1 << right)
-            case RoundShift(x, shift):
+            case ops.RoundShift(x, shift):
                 form = self.forms[x]
                 if form is None:
                     return None
                 return form.scaled(1 << -shift) if shift <= 0 else form.divided(shift)
-            case Product(x, y):
+            case ops.Product(x, y):
                 return self._product(x, y)
             case _:
                 return None
@@ -208,7 +196,7 @@ class _Derivation:
 
 def _anything(op: Op, reach: Sequence[Range]) -> Range:
     """Bounds of an operation whose operand may not be one it is defined for."""
-    if isinstance(op, Lookup):
+    if isinstance(op, ops.Lookup):
         return Range(min(op.table), max(op.table))
     wires = operands(op)[1:]
     found = reach[wires[0]]

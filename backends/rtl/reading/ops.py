@@ -9,20 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hqc.backends.rtl.circuit import (
-    Add,
-    AtLeast,
-    Clamp,
-    Constant,
-    Larger,
-    Lookup,
-    Op,
-    Product,
-    RoundShift,
-    Select,
-    Wire,
-    Wrap,
-)
+from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.circuit import Op, Wire
 from hqc.backends.rtl.reading.gates import rounding_of, threshold_of
 from hqc.backends.rtl.reading.terms import (
     Binary,
@@ -59,7 +47,7 @@ def operation(term: Term, signed: bool, emit: Emit) -> Op:
     """
     width = term.width
     if isinstance(term, Number):
-        return Constant(code_of(term.value, width, signed))
+        return ops.Constant(code_of(term.value, width, signed))
     if (held := as_slice(term)) is not None:
         return _slice(held, signed)
     match term:
@@ -69,7 +57,7 @@ def operation(term: Term, signed: bool, emit: Emit) -> Op:
         case Binary("differ", width=1) if (found := _rounding(term)) is not None:
             return found
         case Binary("times", x, y):
-            return Product(_whole(_unsigned(x)), _whole(_unsigned(y)))
+            return ops.Product(_whole(_unsigned(x)), _whole(_unsigned(y)))
         case Cat(parts, _):
             return _shifted(parts, emit)
         case Choice():
@@ -77,7 +65,7 @@ def operation(term: Term, signed: bool, emit: Emit) -> Op:
         case Call(table, x, _):
             return _lookup(table, x, signed)
     if width == 1 and not signed and (found_ := threshold_of(term)) is not None:
-        return AtLeast(*found_)
+        return ops.AtLeast(*found_)
     if isinstance(term, Binary) and term.kind == "and_":
         return _rectifier(term)
     raise Malformed("an expression that hqc does not write")
@@ -85,8 +73,8 @@ def operation(term: Term, signed: bool, emit: Emit) -> Op:
 
 def _slice(held: Slice, signed: bool) -> Op:
     if held.low:
-        return RoundShift(held.signal.wire, held.low)
-    return Wrap(held.signal.wire, held.width, signed)
+        return ops.RoundShift(held.signal.wire, held.low)
+    return ops.Wrap(held.signal.wire, held.width, signed)
 
 
 def _lowest(term: Term) -> Slice:
@@ -117,13 +105,13 @@ def _shifted(parts: tuple[Term, ...], emit: Emit) -> Op:
         return _sum(parts[0], low, zeros, emit)
     held = as_slice(cat(parts))
     if held is not None and not held.low:
-        return RoundShift(held.signal.wire, -zeros)
+        return ops.RoundShift(held.signal.wire, -zeros)
     for split in range(1, len(parts)):  # the higher operand may have a part for its sign
         high = as_slice(cat(parts[:split]))
         below = as_slice(cat(parts[split:]))
         if high is not None and below is not None and not high.low and not below.low:
             x = _only(below, emit)
-            return Add(high.signal.wire, x, zeros + below.width, zeros)
+            return ops.Add(high.signal.wire, x, zeros + below.width, zeros)
     raise Malformed("a concatenation that hqc does not write")
 
 
@@ -132,7 +120,7 @@ def _only(held: Slice, emit: Emit) -> Wire:
     x = held.signal
     if not x.signed and x.width <= held.width:
         return x.wire
-    return emit(Wrap(x.wire, held.width, False))
+    return emit(ops.Wrap(x.wire, held.width, False))
 
 
 def _sum(term: Term, low: Slice | None, zeros: int, emit: Emit) -> Op:
@@ -141,15 +129,15 @@ def _sum(term: Term, low: Slice | None, zeros: int, emit: Emit) -> Op:
         raise Malformed("a part that is no sum")
     minus = term.kind == "minus"
     if low is not None and _is_above(term.x, low):
-        return Add(low.signal.wire, _whole(term.y), zeros, zeros + low.width, minus)
+        return ops.Add(low.signal.wire, _whole(term.y), zeros, zeros + low.width, minus)
     if low is not None and _is_above(term.y, low) and not minus:
-        return Add(_whole(term.x), low.signal.wire, zeros + low.width, zeros)
+        return ops.Add(_whole(term.x), low.signal.wire, zeros + low.width, zeros)
     if low is not None:
         raise Malformed("low bits of another operand than that of the sum")
     (x, left), (y, right) = _term(term.x), _term(term.y)
     if x.low or y.low:
         raise Malformed("a sum without the low bits of an operand")
-    return Add(x.signal.wire, y.signal.wire, zeros + left, zeros + right, minus)
+    return ops.Add(x.signal.wire, y.signal.wire, zeros + left, zeros + right, minus)
 
 
 def _is_above(term: Term, low: Slice) -> bool:
@@ -187,7 +175,7 @@ def _rounding(term: Binary) -> Op | None:
         return None
     floor = term.x if isinstance(term.x, Number) else as_slice(term.x)
     found = rounding_of(floor, bit) if floor is not None else None
-    return None if found is None else RoundShift(*found)
+    return None if found is None else ops.RoundShift(*found)
 
 
 # --- choices ----------------------------------------------------------------------------------
@@ -201,7 +189,7 @@ def _choice(term: Choice, signed: bool, emit: Emit) -> Op:
         if condition.signal.signed:
             raise Malformed("a choice by a signed bit")
         x, y = _whole(term.x), _whole(term.y)
-        return Select(condition.signal.wire, x, y)
+        return ops.Select(condition.signal.wire, x, y)
     found = _clamp(term, signed)
     return found if found is not None else _select(term, signed, emit)
 
@@ -218,7 +206,7 @@ def _clamp(term: Choice, signed: bool) -> Op | None:
         wires.add(found[0])
         if not isinstance(term.y, Choice):
             wires.add(_whole(term.y))
-            return Clamp(found[0], None, hi) if len(wires) == 1 else None
+            return ops.Clamp(found[0], None, hi) if len(wires) == 1 else None
         inner = term.y
     if not isinstance(inner.y, Number):
         return None
@@ -227,7 +215,7 @@ def _clamp(term: Choice, signed: bool) -> Op | None:
     if found is None or found[1] not in (lo, lo + 1) or (hi is not None and lo > hi):
         return None
     wires |= {found[0], _whole(inner.x)}
-    return Clamp(found[0], lo, hi) if len(wires) == 1 else None
+    return ops.Clamp(found[0], lo, hi) if len(wires) == 1 else None
 
 
 def _select(term: Choice, signed: bool, emit: Emit) -> Op:
@@ -236,12 +224,12 @@ def _select(term: Choice, signed: bool, emit: Emit) -> Op:
     if found is None:
         raise Malformed("a condition that hqc does not write")
     sides = [_side(side, signed, emit) for side in (term.x, term.y)]
-    return Select(emit(AtLeast(*found)), *sides)
+    return ops.Select(emit(ops.AtLeast(*found)), *sides)
 
 
 def _side(term: Term, signed: bool, emit: Emit) -> Wire:
     if isinstance(term, Number):
-        return emit(Constant(code_of(term.value, term.width, signed)))
+        return emit(ops.Constant(code_of(term.value, term.width, signed)))
     if isinstance(term, Choice):
         return emit(_select(term, signed, emit))
     return _whole(term)
@@ -255,7 +243,7 @@ def _rectifier(term: Binary) -> Op:
     if isinstance(mask, Not) and mask.width == 1:
         sign = as_slice(mask.x)
         if sign is not None and (sign.signal, sign.low) == (x, x.width - 1) and x.signed:
-            return Clamp(x.wire, 0, None)
+            return ops.Clamp(x.wire, 0, None)
     raise Malformed("an expression that hqc does not write")
 
 
@@ -271,7 +259,7 @@ def _larger(condition: Binary, term: Choice) -> Op:
     chosen = [_whole(term.x), _whole(term.y)]
     if chosen != [x.wire for x in compared]:
         raise Malformed("a choice of other wires than those compared")
-    return Larger(chosen[0], chosen[1])
+    return ops.Larger(chosen[0], chosen[1])
 
 
 def _is_signed(term: Term) -> bool:
@@ -289,6 +277,6 @@ def _lookup(table: Table, x: Term, signed: bool) -> Op:
         raise Malformed("a table of another width than the wire it is asked for")
     values = tuple(code_of(value, table.width, signed) for value in table.values)
     if not wire.signed:
-        return Lookup(wire.wire, 0, values)
+        return ops.Lookup(wire.wire, 0, values)
     half = 1 << (table.codes - 1)
-    return Lookup(wire.wire, -half, values[half:] + values[:half])
+    return ops.Lookup(wire.wire, -half, values[half:] + values[:half])
