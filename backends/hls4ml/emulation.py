@@ -16,22 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from hqc.analysis.partition import Partition
+from hqc.backends import native
 from hqc.backends.hls4ml.bridge import Bridge, generate
 from hqc.backends.layers.layout import from_hardware, to_hardware
-from hqc.backends.native import (
-    cache_folder,
-    cached_library,
-    checked,
-    codes_of,
-    cores,
-    digest_of,
-    find_compiler,
-    load_library,
-    machine,
-    pointers,
-    run_all,
-    samples_of,
-)
+from hqc.backends.native import cache_folder
 from hqc.diagnostics import Exit, reject
 from hqc.ir import Array
 from hqc.numerics.types import Codes
@@ -81,7 +69,7 @@ class CompiledEmulator:
             HqcError: HQC005, a port is missing, has another shape, or codes outside its type;
                 HQC405, the system cannot start threads; HQC402, packets stayed in a stream.
         """
-        arrays = [to_hardware(codes_of(port, codes)) for port in self.partition.inputs]
+        arrays = [to_hardware(native.codes_of(port, codes)) for port in self.partition.inputs]
         return self._call("hqc_run_codes", arrays, threads)
 
     def run_reals(
@@ -97,15 +85,15 @@ class CompiledEmulator:
     def _call(
         self, function: str, arrays: Sequence[Array], threads: int | None
     ) -> dict[str, Codes]:
-        samples = samples_of(arrays)
+        samples = native.samples_of(arrays)
         ports = self.partition.outputs
         outputs = [np.empty((samples, math.prod(p.shape)), np.int64) for p in ports]
         call = getattr(self.handle, function)
         status = call(
-            pointers(arrays),
-            pointers(outputs),
+            native.pointers(arrays),
+            native.pointers(outputs),
             ctypes.c_int64(samples),
-            ctypes.c_int(threads or cores()),
+            ctypes.c_int(threads or native.cores()),
             ctypes.c_int64(self.stack),
         )
         if status == _LEFT:
@@ -133,10 +121,10 @@ def compile_emulator(directory: Path, partition: Partition) -> CompiledEmulator:
             HQC402, the ports of the project are not those of the partition.
     """
     bridge = generate(directory, partition)
-    compiler = find_compiler()
-    key = digest_of(_parts(directory, bridge, compiler))
-    library = cached_library(key, lambda work: _compile(directory, bridge, compiler, work))
-    return CompiledEmulator(partition, library, bridge.stack, load_library(library))
+    compiler = native.find_compiler()
+    key = native.digest_of(_parts(directory, bridge, compiler))
+    library = native.cached_library(key, lambda work: _compile(directory, bridge, compiler, work))
+    return CompiledEmulator(partition, library, bridge.stack, native.load_library(library))
 
 
 # --- compiling ------------------------------------------------------------------------------
@@ -150,8 +138,8 @@ def _parts(directory: Path, bridge: Bridge, compiler: str) -> Iterator[str | byt
             yield path.relative_to(firmware).as_posix()
             yield path.read_bytes()
     yield from (bridge.bridge, bridge.top, bridge.declarations)
-    yield checked([compiler, "--version"], directory, 60.0)
-    yield from (machine(), " ".join(_flags(directory)), _MASKING)
+    yield native.checked([compiler, "--version"], directory, 60.0)
+    yield from (native.machine(), " ".join(_flags(directory)), _MASKING)
 
 
 def _compile(directory: Path, bridge: Bridge, compiler: str, work: Path) -> Path:
@@ -165,10 +153,10 @@ def _compile(directory: Path, bridge: Bridge, compiler: str, work: Path) -> Path
     top += ["-include", str(work / "declarations.h"), "-c"]
     top += ["top.cpp", "-o", "top.o"]
     units = [[*common, *top], [*common, "-c", "bridge.cpp", "-o", "bridge.o"]]
-    run_all(units, work, _COMPILE_TIMEOUT)
+    native.run_all(units, work, _COMPILE_TIMEOUT)
     built = work / "emulation.so"
     link = [compiler, "-shared", "-pthread", "top.o", "bridge.o", "-o", built.name]
-    run_all([link], work, _COMPILE_TIMEOUT)
+    native.run_all([link], work, _COMPILE_TIMEOUT)
     return built
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
+from hqc.backends.layers import layers
 from hqc.backends.layers.constants import (
     Illegal,
     bias_codes,
@@ -17,22 +18,11 @@ from hqc.backends.layers.constants import (
     threshold_codes,
     together,
 )
-from hqc.backends.layers.layers import (
-    Activation,
-    Constant,
-    Conv,
-    Dense,
-    MaxPool,
-    Merge,
-    Rearrange,
-    Requantise,
-    Sliding,
-    Threshold,
-    accumulator,
-)
+from hqc.backends.layers.layers import Constant, Layer, Sliding, accumulator
 from hqc.backends.layers.layout import hardware_index
 from hqc.backends.layers.lookup_tables import cheaper
 from hqc.backends.layers.walk import Walk, quantiser_type
+from hqc.diagnostics import Location
 from hqc.ir import constant, location_of, range_of, type_of
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window
@@ -83,10 +73,8 @@ def _dense(walk: Walk, node: Node) -> None:
         raise Illegal(f"MatMul of {x.size} elements by {weight.codes.shape}")
     bias, value, after = _bias(walk, node, n_out)
     accum = accumulator(walk.ranges[x.name], weight, bias)
-    result = accum if _quantised(after) else result_type(value)
-    where = location_of(node)
-    layer = Dense("", (x.name,), (n_out,), result, where, weight=weight, bias=bias, accum=accum)
-    walk.finish(layer, value, after)
+    common = _common(node, value, after, x)
+    walk.finish(layers.Dense(*common, weight=weight, bias=bias, accum=accum), value, after)
 
 
 def _conv(walk: Walk, node: Node) -> None:
@@ -105,12 +93,8 @@ def _conv(walk: Walk, node: Node) -> None:
     bias, value, after = _bias(walk, node, n_out)
     flat = replace(weight, codes=held.reshape(-1, n_out))
     accum = accumulator(walk.ranges[x.name], flat, bias)
-    layer = Conv(
-        "",
-        (x.name,),
-        (),
-        accum if _quantised(after) else result_type(value),
-        location_of(node),
+    layer = layers.Conv(
+        *_common(node, value, after, x),
         weight=replace(weight, codes=np.ascontiguousarray(held)),
         bias=bias,
         accum=accum,
@@ -180,9 +164,7 @@ def _requantise(walk: Walk, node: Node) -> None:
             walk.done.add(id(after))
             value, after = walk.follow(after.outputs[0])
     scale, bias = together(scale, bias, shape)
-    result = x.result if _quantised(after) else result_type(value)
-    where = location_of(node)
-    layer = Requantise("", (x.name,), x.shape, result, where, scale=scale, bias=bias)
+    layer = layers.Requantise(*_common(node, value, after, x), scale=scale, bias=bias)
     walk.finish(layer, value, after)
 
 
@@ -195,26 +177,20 @@ def _merge(walk: Walk, node: Node) -> None:
             helps=("expand the smaller one first",),
         )
     value, after = walk.follow(node.outputs[0])
-    result = x.result if _quantised(after) else result_type(value)
     function: Literal["add", "multiply"] = "add" if node.op_type == "Add" else "multiply"
-    names = (x.name, y.name)
-    layer = Merge("", names, x.shape, result, location_of(node), function=function)
-    walk.finish(layer, value, after)
+    walk.finish(layers.Merge(*_common(node, value, after, x, y), function=function), value, after)
 
 
 def _relu(walk: Walk, node: Node) -> None:
     x = walk.source(node.inputs[0])
     value, after = walk.follow(node.outputs[0])
-    result = x.result.exact() if _quantised(after) else result_type(value)
-    layer = Activation("", (x.name,), x.shape, result, location_of(node), function="relu")
-    walk.finish(layer, value, after)
+    walk.finish(layers.Activation(*_common(node, value, after, x), function="relu"), value, after)
 
 
 def _cast(walk: Walk, node: Node) -> None:
     x = walk.source(node.inputs[0])
-    type_ = quantiser_type(node)
-    layer = Activation("", (x.name,), x.shape, type_, location_of(node), function="cast")
-    walk.add(layer, node.outputs[0])
+    value = node.outputs[0]
+    walk.add(layers.Activation(*_common(node, value, node, x), function="cast"), value)
 
 
 def _threshold(walk: Walk, node: Node) -> None:
@@ -232,13 +208,12 @@ def _threshold(walk: Walk, node: Node) -> None:
     bias = int(view.out_bias)
     codes = threshold_codes(view.thresholds, x.result)
     type_ = Range(int(codes.min()), int(codes.max()), -x.result.fraction).fit()
-    result = result_type(node.outputs[0])
-    if not result.contains(Range(bias, bias + count)):
-        raise Illegal(f"{result} does not hold counts {bias}..{bias + count}")
-    thresholds = Constant(codes, type_)
-    where = location_of(node)
-    layer = Threshold("", (x.name,), x.shape, result, where, thresholds=thresholds, bias=bias)
-    walk.add(cheaper(layer, x.result, walk.ranges[x.name]), node.outputs[0])
+    value = node.outputs[0]
+    common = _common(node, value, None, x)
+    layer = layers.Threshold(*common, thresholds=Constant(codes, type_), bias=bias)
+    if not layer.result.contains(Range(bias, bias + count)):
+        raise Illegal(f"{layer.result} does not hold counts {bias}..{bias + count}")
+    walk.add(cheaper(layer, x.result, walk.ranges[x.name]), value)
 
 
 # --- windows and rearrangements ---------------------------------------------------------------
@@ -254,11 +229,9 @@ def _max_pool(walk: Walk, node: Node) -> None:
     if not np.all((taps >= 0).any(axis=1)):
         raise Illegal("a window of this MaxPool lies in the padding", helps=("pad less",))
     value, after = walk.follow(node.outputs[0])
-    result = x.result.exact() if _quantised(after) else result_type(value)
     channels = _shape(node.inputs[0])[0]
-    where = location_of(node)
-    layer = MaxPool("", (x.name,), (), result, where, sliding=sliding, channels=channels)
-    walk.finish(layer, value, after)
+    common = _common(node, value, after, x)
+    walk.finish(layers.MaxPool(*common, sliding=sliding, channels=channels), value, after)
 
 
 def _rearrange(walk: Walk, node: Node) -> None:
@@ -266,8 +239,7 @@ def _rearrange(walk: Walk, node: Node) -> None:
     sources = [walk.source(value) for value in found.sources]
     index = hardware_index(found, [_shape(value) for value in found.sources])
     value = node.outputs[0]
-    result = result_type(value)
-    fill = 0
+    result, fill = result_type(value), 0
     if np.any(index < 0):
         code = float(np.ldexp(found.fill, result.fraction))
         if code != int(code) or not result.limits.lo <= code <= result.limits.hi:
@@ -276,10 +248,8 @@ def _rearrange(walk: Walk, node: Node) -> None:
                 helps=("pad with a value of the type, such as 0",),
             )
         fill = int(code)
-    names, sizes = tuple(x.name for x in sources), tuple(x.size for x in sources)
-    where = location_of(node)
-    layer = Rearrange("", names, (), result, where, sizes=sizes, index=index, fill=fill)
-    walk.add(layer, value)
+    common, sizes = _common(node, value, None, *sources), tuple(x.size for x in sources)
+    walk.add(layers.Rearrange(*common, sizes=sizes, index=index, fill=fill), value)
 
 
 _LOWER: dict[str, Callable[[Walk, Node], None]] = {
@@ -316,8 +286,17 @@ def result_type(value: Value) -> FixedType:
     return type_.exact() if range_ is not None else type_
 
 
-def _quantised(node: Node | None) -> bool:
-    return node is not None and Quant.matches(node)
+def _common(
+    node: Node, value: Value, after: Node | None, *sources: Layer
+) -> tuple[str, tuple[str, ...], tuple[int, ...], FixedType, Location]:
+    """What all layers have (`Layer`); name and shape come with `Walk.add`.
+
+    The type of the result is that of the quantiser behind `value`, if there is one.
+    """
+    names = tuple(x.name for x in sources)
+    if after is not None and Quant.matches(after):
+        return "", names, (), quantiser_type(after), location_of(node)
+    return "", names, (), result_type(value), location_of(node)
 
 
 def _constant_side(node: Node) -> int | None:

@@ -10,21 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hqc.backends.layers.layers import (
-    Activation,
-    Constant,
-    Conv,
-    Dense,
-    Fork,
-    Layer,
-    MaxPool,
-    Merge,
-    Rearrange,
-    Requantise,
-    Sliding,
-    Table,
-    Threshold,
-)
+from hqc.backends.layers import layers
+from hqc.backends.layers.layers import Constant, Layer
 from hqc.backends.layers.layout import flows
 from hqc.numerics.types import FixedType, Range
 
@@ -37,9 +24,14 @@ _REARRANGE = {
     (True, False): "hqc_flow_join",
 }
 _OWN: dict[type[Layer], str] = {
-    MaxPool: "hqc_max_pool_2d",
-    Table: "hqc_table",
-    Threshold: "hqc_threshold",
+    layers.MaxPool: "hqc_max_pool_2d",
+    layers.Table: "hqc_table",
+    layers.Threshold: "hqc_threshold",
+}
+_THEIRS: dict[type[Layer], str] = {
+    layers.Dense: "dense",
+    layers.Requantise: "normalize",
+    layers.Fork: "clone_stream",
 }
 
 
@@ -47,22 +39,22 @@ def layer_types(layer: Layer) -> dict[str, FixedType]:
     """Each type of a layer by its role, as hls4ml names the roles."""
     found = {"result": layer.result}
     found |= {role: constant.type for role, constant in layer_constants(layer).items()}
-    if isinstance(layer, Dense | Conv):
+    if isinstance(layer, layers.Dense | layers.Conv):
         found["accum"] = layer.accum
     return found
 
 
 def layer_constants(layer: Layer) -> dict[str, Constant]:
     """The constant arrays of a layer by role, in the order of the template's parameters."""
-    if isinstance(layer, Dense | Conv):
+    if isinstance(layer, layers.Dense | layers.Conv):
         return {"weight": layer.weight, "bias": layer.bias}
-    if isinstance(layer, Requantise):
+    if isinstance(layer, layers.Requantise):
         return {"scale": layer.scale, "bias": layer.bias}
-    if isinstance(layer, Threshold):
+    if isinstance(layer, layers.Threshold):
         return {"threshold": layer.thresholds}
-    if isinstance(layer, Table):
+    if isinstance(layer, layers.Table):
         return {"table": layer.table, "step": layer.step}
-    if isinstance(layer, Rearrange):
+    if isinstance(layer, layers.Rearrange):
         total = sum(layer.sizes)
         index = np.where(layer.index < 0, total, layer.index)  # behind the last element: the fill
         fill = Range(layer.fill, layer.fill, -layer.result.fraction).fit()
@@ -73,10 +65,10 @@ def layer_constants(layer: Layer) -> dict[str, Constant]:
     return {}
 
 
-def written_weight(layer: Dense | Conv, strategy: str) -> Constant:
+def written_weight(layer: layers.Dense | layers.Conv, strategy: str) -> Constant:
     """The weight as its template reads it: outputs last, or first where multipliers are shared."""
     codes = layer.weight.codes.reshape(-1, layer.weight.codes.shape[-1])
-    grouped = isinstance(layer, Conv) and layer.group != 1
+    grouped = isinstance(layer, layers.Conv) and layer.group != 1
     if strategy == "resource" and not grouped:
         codes = codes.T
     return replace(layer.weight, codes=np.ascontiguousarray(codes))
@@ -91,55 +83,55 @@ def function_of(layer: Layer, spelling: str, stream: bool) -> str:
     either strategy; that of its latency strategy holds the products of all windows at once and
     ignores dilation.
     """
-    if isinstance(layer, Activation):
+    if isinstance(layer, layers.Activation):
         return {"relu": "relu", "cast": "linear"}[layer.function]
-    if isinstance(layer, Merge):
+    if isinstance(layer, layers.Merge):
         return layer.function
-    if isinstance(layer, Conv) and layer.group == 1 and not stream:
+    if isinstance(layer, layers.Conv) and layer.group == 1 and not stream:
         return {"ap": "conv_2d_cl", "ac": "conv_2d_resource_cl"}[spelling]
-    if isinstance(layer, Conv):
+    if isinstance(layer, layers.Conv):
         own = _GROUP_CONV if layer.group != 1 else _CONV
-    elif isinstance(layer, Rearrange):
+    elif isinstance(layer, layers.Rearrange):
         flow = stream and flows(layer)
         own = _REARRANGE[flow, len(layer.sources) == 1]
     elif type(layer) in _OWN:
         own = _OWN[type(layer)]
     else:
-        return {Dense: "dense", Requantise: "normalize", Fork: "clone_stream"}[type(layer)]
+        return _THEIRS[type(layer)]
     return f"{own}_stream" if stream else own
 
 
 def numbers(layer: Layer) -> dict[str, int]:
     """The sizes and attributes of a layer, without what the reuse of multipliers changes."""
-    if isinstance(layer, Dense):
+    if isinstance(layer, layers.Dense):
         n_in, n_out = layer.weight.codes.shape
         return {"n_in": n_in, "n_out": n_out}
-    if isinstance(layer, Conv):
+    if isinstance(layer, layers.Conv):
         return _conv_numbers(layer)
-    if isinstance(layer, MaxPool):
+    if isinstance(layer, layers.MaxPool):
         return _window_numbers(layer.sliding) | {"n_chan": layer.channels}
-    if isinstance(layer, Requantise):
+    if isinstance(layer, layers.Requantise):
         count = layer.scale.codes.size
         return {"n_in": layer.size, "n_filt": count if count != layer.size or count == 1 else -1}
-    if isinstance(layer, Activation):
+    if isinstance(layer, layers.Activation):
         return {"n_in": layer.size}
-    if isinstance(layer, Threshold):
+    if isinstance(layer, layers.Threshold):
         rows, count = layer.thresholds.codes.shape
         sizes = {"n_in": layer.size, "n_rows": rows, "n_thresholds": count}
         return sizes | {"first": layer.bias}
-    if isinstance(layer, Table):
+    if isinstance(layer, layers.Table):
         rows, count = layer.table.codes.shape
         sizes = {"n_in": layer.size, "n_rows": rows, "n_codes": count}
         return sizes | {"first": layer.first}
-    if isinstance(layer, Merge):
+    if isinstance(layer, layers.Merge):
         return {"n_elem": layer.size}
-    if isinstance(layer, Rearrange):
+    if isinstance(layer, layers.Rearrange):
         names = ("n_in1", "n_in2")
         return dict(zip(names, layer.sizes, strict=False)) | {"n_out": layer.size}
     return {}
 
 
-def _conv_numbers(layer: Conv) -> dict[str, int]:
+def _conv_numbers(layer: layers.Conv) -> dict[str, int]:
     pixels = layer.sliding.windows[0] * layer.sliding.windows[1]
     channels, filters = layer.weight.codes.shape[2:]
     return _window_numbers(layer.sliding) | {
@@ -153,7 +145,7 @@ def _conv_numbers(layer: Conv) -> dict[str, int]:
     }
 
 
-def _window_numbers(sliding: Sliding) -> dict[str, int]:
+def _window_numbers(sliding: layers.Sliding) -> dict[str, int]:
     pairs = {
         "in": sliding.size,
         "out": sliding.windows,

@@ -72,9 +72,8 @@ class Walk:
         return user if id(user) in self.core else None
 
     def finish(self, layer: Layer, value: Value, node: Node | None) -> None:
-        """Add a layer whose result is `value`, joined with the quantiser that follows, if any."""
+        """Add a layer whose result is `value`, or that of the quantiser that follows, if any."""
         if node is not None and Quant.matches(node):
-            layer = replace(layer, result=quantiser_type(node))
             self.done.add(id(node))
             value = node.outputs[0]
         self.add(layer, value)

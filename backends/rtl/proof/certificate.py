@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,6 @@ class LayerProof:
         range: what an element of the result can be, as a code.
         claims: what is proven.
         open: why the proof is not complete, or "".
-        seconds: it took.
     """
 
     name: str
@@ -34,7 +34,6 @@ class LayerProof:
     range: Range
     claims: tuple[Claim, ...]
     open: str
-    seconds: float
 
     @property
     def cases(self) -> int:
@@ -65,13 +64,11 @@ class Certificate:
         layers: in order, without the ports.
         source: what was proven: "circuits", or "text" if they were read from the Verilog.
         tested: what no proof covers, and only simulation shows.
-        seconds: it took, reading included.
     """
 
     layers: tuple[LayerProof, ...]
     source: str
     tested: tuple[str, ...]
-    seconds: float
 
     @property
     def proven(self) -> bool:
@@ -118,9 +115,7 @@ class Certificate:
 
 def _kinds(layers: Sequence[LayerProof]) -> str:
     """Layers in words: "2 dense layers and 1 add"."""
-    counts: dict[str, int] = {}
-    for layer in layers:
-        counts[layer.kind] = counts.get(layer.kind, 0) + 1
+    counts = Counter(layer.kind for layer in layers)
     return _and(f"{count} {_word(kind, count)}" for kind, count in counts.items())
 
 

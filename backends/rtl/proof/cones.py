@@ -112,29 +112,27 @@ def sweep(
         expected: the result, for values of the variable.
     """
     circuit = open_circuit(cone)
-    lows: Codes | None = None
-    highs: Codes | None = None
+    lows: list[Codes] = []
+    highs: list[Codes] = []
     for start in range(first, last + 1, CHUNK):
         variable = np.arange(start, min(start + CHUNK, last + 1))
         leaves = [value(variable) for value in values] or [variable]
         wires = evaluate(circuit, np.stack(leaves, axis=1))
         want = expected(variable)
-        low, high = wires.min(axis=0), wires.max(axis=0)
-        lows = low if lows is None else np.minimum(lows, low)
-        highs = high if highs is None else np.maximum(highs, high)
+        lows.append(wires.min(axis=0))
+        highs.append(wires.max(axis=0))
         different = np.flatnonzero(wires[:, -1] != want)
         if different.size:
             at = int(different[0])
             seen = _seen(lows, highs)
             got = int(wires[at, -1])
             return Sweep(start - first + at + 1, start + at, got, int(want[at]), seen)
-    assert lows is not None
-    assert highs is not None
     return Sweep(last - first + 1, None, 0, 0, _seen(lows, highs))
 
 
-def _seen(lows: Codes, highs: Codes) -> tuple[Range, ...]:
-    return tuple(Range(int(low), int(high)) for low, high in zip(lows, highs, strict=True))
+def _seen(lows: Sequence[Codes], highs: Sequence[Codes]) -> tuple[Range, ...]:
+    ends = zip(np.min(lows, axis=0).tolist(), np.max(highs, axis=0).tolist(), strict=True)
+    return tuple(Range(low, high) for low, high in ends)
 
 
 def settled(cone: Cone, seen: Sequence[Range], doubts: Collection[Wire]) -> set[Wire]:

@@ -184,13 +184,15 @@ def _maximum_range(subject: Subject, inputs: frozenset[int]) -> Range:
     return Range(max(b.lo for b in bounds), max(b.hi for b in bounds))
 
 
-def _assignment(window: Window, cone: Cone, bounds: Range) -> Question:
-    def expected(codes: Codes) -> Codes:
-        return assigned(codes, window.fraction, window.result)
+def _assignment(wanted: Window | Pair, cone: Cone, bounds: Range) -> Question:
+    """Whether an output is the assignment of what the one leaf of its cone is."""
 
-    name = (window.fraction, window.result)
+    def expected(codes: Codes) -> Codes:
+        return assigned(codes, wanted.fraction, wanted.result)
+
+    name = (wanted.fraction, wanted.result)
     maps = ((1, 0),) * len(cone.leaves)
-    return Question(window.output, cone, maps, bounds.lo, bounds.hi, name, expected)
+    return Question(wanted.output, cone, maps, bounds.lo, bounds.hi, name, expected)
 
 
 # --- products ---------------------------------------------------------------------------------
@@ -248,13 +250,7 @@ def _product(subject: Subject, pair: Pair) -> Question | None:
     cone = cone_of(circuit, circuit.outputs[pair.output], is_product)
     if len(cone.leaves) != 1 or not is_product(cone.leaves[0]):
         return None
-    bounds = subject.known.reach[cone.leaves[0]]
-
-    def expected(codes: Codes) -> Codes:
-        return assigned(codes, pair.fraction, pair.result)
-
-    name = (pair.fraction, pair.result)
-    return Question(pair.output, cone, ((1, 0),), bounds.lo, bounds.hi, name, expected)
+    return _assignment(pair, cone, subject.known.reach[cone.leaves[0]])
 
 
 def _all_pairs(subject: Subject, pair: Pair) -> int:

@@ -62,10 +62,6 @@ class Elements:
         ends = zip(low.min(axis=0).tolist(), high.max(axis=0).tolist(), strict=True)
         return tuple(Range(int(lo), int(hi)) for lo, hi in ends)
 
-    def each(self, numbers: Codes, fill: int) -> tuple[Range, ...]:
-        """What each element is; padding is the fill."""
-        return self.hull(numbers[None], fill)
-
     def name(self, number: int) -> str:
         """An element in words."""
         if number == PADDING:

@@ -11,23 +11,9 @@ from collections.abc import Callable
 
 from hqc.backends.rtl import circuit as ops
 from hqc.backends.rtl.circuit import Op, Wire
+from hqc.backends.rtl.reading import terms
 from hqc.backends.rtl.reading.gates import rounding_of, threshold_of
-from hqc.backends.rtl.reading.terms import (
-    Binary,
-    Call,
-    Cat,
-    Choice,
-    Malformed,
-    Not,
-    Number,
-    Repeat,
-    Signed,
-    Slice,
-    Term,
-    as_slice,
-    cat,
-    code_of,
-)
+from hqc.backends.rtl.reading.terms import Malformed, Term, as_slice, cat, code_of
 from hqc.backends.rtl.reading.text import Table
 
 #: Adds an operation that no line of the text has, and gives its wire.
@@ -46,38 +32,38 @@ def operation(term: Term, signed: bool, emit: Emit) -> Op:
         Malformed: there is none.
     """
     width = term.width
-    if isinstance(term, Number):
+    if isinstance(term, terms.Number):
         return ops.Constant(code_of(term.value, width, signed))
     if (held := as_slice(term)) is not None:
         return _slice(held, signed)
     match term:
-        case Binary("plus" | "minus"):
+        case terms.Binary("plus" | "minus"):
             found = _rounding(term)
             return found or _sum(term, None, 0, emit)
-        case Binary("differ", width=1) if (found := _rounding(term)) is not None:
+        case terms.Binary("differ", width=1) if (found := _rounding(term)) is not None:
             return found
-        case Binary("times", x, y):
+        case terms.Binary("times", x, y):
             return ops.Product(_whole(_unsigned(x)), _whole(_unsigned(y)))
-        case Cat(parts, _):
+        case terms.Cat(parts, _):
             return _shifted(parts, emit)
-        case Choice():
+        case terms.Choice():
             return _choice(term, signed, emit)
-        case Call(table, x, _):
+        case terms.Call(table, x, _):
             return _lookup(table, x, signed)
     if width == 1 and not signed and (found_ := threshold_of(term)) is not None:
         return ops.AtLeast(*found_)
-    if isinstance(term, Binary) and term.kind == "and_":
+    if isinstance(term, terms.Binary) and term.kind == "and_":
         return _rectifier(term)
     raise Malformed("an expression that hqc does not write")
 
 
-def _slice(held: Slice, signed: bool) -> Op:
+def _slice(held: terms.Slice, signed: bool) -> Op:
     if held.low:
         return ops.RoundShift(held.signal.wire, held.low)
     return ops.Wrap(held.signal.wire, held.width, signed)
 
 
-def _lowest(term: Term) -> Slice:
+def _lowest(term: Term) -> terms.Slice:
     """A term as the low bits of a wire, extended."""
     held = as_slice(term)
     if held is None or held.low:
@@ -96,9 +82,9 @@ def _shifted(parts: tuple[Term, ...], emit: Emit) -> Op:
     """`{HIGH, low bits, zeros}`."""
     zeros, low = 0, None
     *rest, last = parts
-    if isinstance(last, Number) and last.value == 0:
+    if isinstance(last, terms.Number) and last.value == 0:
         zeros, parts = last.width, tuple(rest)
-    if isinstance(parts[0], Binary):
+    if isinstance(parts[0], terms.Binary):
         if len(parts) > 2:
             raise Malformed("a sum with more than one part below it")
         low = _lowest(parts[1]) if len(parts) == 2 else None
@@ -115,7 +101,7 @@ def _shifted(parts: tuple[Term, ...], emit: Emit) -> Op:
     raise Malformed("a concatenation that hqc does not write")
 
 
-def _only(held: Slice, emit: Emit) -> Wire:
+def _only(held: terms.Slice, emit: Emit) -> Wire:
     """The wire of the value that some low bits are."""
     x = held.signal
     if not x.signed and x.width <= held.width:
@@ -123,9 +109,9 @@ def _only(held: Slice, emit: Emit) -> Wire:
     return emit(ops.Wrap(x.wire, held.width, False))
 
 
-def _sum(term: Term, low: Slice | None, zeros: int, emit: Emit) -> Op:
+def _sum(term: Term, low: terms.Slice | None, zeros: int, emit: Emit) -> Op:
     """A sum of bits above the low bits of one operand, above zeros."""
-    if not isinstance(term, Binary) or term.kind not in ("plus", "minus"):
+    if not isinstance(term, terms.Binary) or term.kind not in ("plus", "minus"):
         raise Malformed("a part that is no sum")
     minus = term.kind == "minus"
     if low is not None and _is_above(term.x, low):
@@ -140,40 +126,44 @@ def _sum(term: Term, low: Slice | None, zeros: int, emit: Emit) -> Op:
     return ops.Add(x.signal.wire, y.signal.wire, zeros + left, zeros + right, minus)
 
 
-def _is_above(term: Term, low: Slice) -> bool:
+def _is_above(term: Term, low: terms.Slice) -> bool:
     """Whether a term is the bits of a signal above some low bits."""
     x, gap = low.signal, low.width
-    if isinstance(term, Number):
+    if isinstance(term, terms.Number):
         return term.value == 0 and not x.signed and gap >= x.width
     held = as_slice(term)
     beyond = held is not None and x.signed and held.low == x.width - 1 and gap >= held.low
     return held is not None and held.signal == x and (held.low == gap or beyond)
 
 
-def _term(term: Term) -> tuple[Slice, int]:
+def _term(term: Term) -> tuple[terms.Slice, int]:
     """An operand of a sum and how far it is shifted."""
     held = as_slice(term)
     if held is not None:
         return held, 0
-    if isinstance(term, Cat) and isinstance(term.parts[-1], Number) and not term.parts[-1].value:
+    if (
+        isinstance(term, terms.Cat)
+        and isinstance(term.parts[-1], terms.Number)
+        and not term.parts[-1].value
+    ):
         return _lowest(cat(term.parts[:-1])), term.parts[-1].width
     raise Malformed("an operand of a sum that hqc does not write")
 
 
-def _rounding(term: Binary) -> Op | None:
+def _rounding(term: terms.Binary) -> Op | None:
     """`floor + {zeros, bit}`, of one bit `floor ^ (bit)`; None if it is another sum."""
     if term.kind == "minus":
         return None
     bit = term.y
-    if isinstance(bit, Cat):
+    if isinstance(bit, terms.Cat):
         first, *rest = bit.parts
-        zeros = isinstance(first, Number) and first.value == 0 and len(rest) == 1
+        zeros = isinstance(first, terms.Number) and first.value == 0 and len(rest) == 1
         if not zeros or rest[0].width != 1:
             return None
         bit = rest[0]
     if bit.width != 1:
         return None
-    floor = term.x if isinstance(term.x, Number) else as_slice(term.x)
+    floor = term.x if isinstance(term.x, terms.Number) else as_slice(term.x)
     found = rounding_of(floor, bit) if floor is not None else None
     return None if found is None else ops.RoundShift(*found)
 
@@ -181,11 +171,11 @@ def _rounding(term: Binary) -> Op | None:
 # --- choices ----------------------------------------------------------------------------------
 
 
-def _choice(term: Choice, signed: bool, emit: Emit) -> Op:
+def _choice(term: terms.Choice, signed: bool, emit: Emit) -> Op:
     condition = term.condition
-    if isinstance(condition, Binary) and condition.kind == "at_least":
+    if isinstance(condition, terms.Binary) and condition.kind == "at_least":
         return _larger(condition, term)
-    if isinstance(condition, Slice) and condition.signal.width == 1:
+    if isinstance(condition, terms.Slice) and condition.signal.width == 1:
         if condition.signal.signed:
             raise Malformed("a choice by a signed bit")
         x, y = _whole(term.x), _whole(term.y)
@@ -194,21 +184,21 @@ def _choice(term: Choice, signed: bool, emit: Emit) -> Op:
     return found if found is not None else _select(term, signed, emit)
 
 
-def _clamp(term: Choice, signed: bool) -> Op | None:
+def _clamp(term: terms.Choice, signed: bool) -> Op | None:
     """A saturation; None if its thresholds are not those of its bounds."""
     hi, inner = None, term
     wires = set()
-    if isinstance(term.x, Number):
+    if isinstance(term.x, terms.Number):
         hi = code_of(term.x.value, term.width, signed)
         found = threshold_of(term.condition)
         if found is None or found[1] not in (hi, hi + 1):
             return None
         wires.add(found[0])
-        if not isinstance(term.y, Choice):
+        if not isinstance(term.y, terms.Choice):
             wires.add(_whole(term.y))
             return ops.Clamp(found[0], None, hi) if len(wires) == 1 else None
         inner = term.y
-    if not isinstance(inner.y, Number):
+    if not isinstance(inner.y, terms.Number):
         return None
     lo = code_of(inner.y.value, term.width, signed)
     found = threshold_of(inner.condition)
@@ -218,7 +208,7 @@ def _clamp(term: Choice, signed: bool) -> Op | None:
     return ops.Clamp(found[0], lo, hi) if len(wires) == 1 else None
 
 
-def _select(term: Choice, signed: bool, emit: Emit) -> Op:
+def _select(term: terms.Choice, signed: bool, emit: Emit) -> Op:
     """A choice by a threshold, part by part."""
     found = threshold_of(term.condition)
     if found is None:
@@ -228,30 +218,30 @@ def _select(term: Choice, signed: bool, emit: Emit) -> Op:
 
 
 def _side(term: Term, signed: bool, emit: Emit) -> Wire:
-    if isinstance(term, Number):
+    if isinstance(term, terms.Number):
         return emit(ops.Constant(code_of(term.value, term.width, signed)))
-    if isinstance(term, Choice):
+    if isinstance(term, terms.Choice):
         return emit(_select(term, signed, emit))
     return _whole(term)
 
 
-def _rectifier(term: Binary) -> Op:
+def _rectifier(term: terms.Binary) -> Op:
     """`operand & {w{~sign}}`."""
-    mask = term.y.bit if isinstance(term.y, Repeat) else term.y
+    mask = term.y.bit if isinstance(term.y, terms.Repeat) else term.y
     held = _lowest(term.x)
     x = held.signal
-    if isinstance(mask, Not) and mask.width == 1:
+    if isinstance(mask, terms.Not) and mask.width == 1:
         sign = as_slice(mask.x)
         if sign is not None and (sign.signal, sign.low) == (x, x.width - 1) and x.signed:
             return ops.Clamp(x.wire, 0, None)
     raise Malformed("an expression that hqc does not write")
 
 
-def _larger(condition: Binary, term: Choice) -> Op:
+def _larger(condition: terms.Binary, term: terms.Choice) -> Op:
     """A maximum; the comparison must hold both operands as numbers of its kind."""
     left, right = condition.x, condition.y
     compared = [_lowest(_unsigned(side)).signal for side in (left, right)]
-    signed = all(isinstance(side, Signed) or _is_signed(side) for side in (left, right))
+    signed = all(isinstance(side, terms.Signed) or _is_signed(side) for side in (left, right))
     for x in compared:
         bits = x.width + (signed and not x.signed)
         if bits > left.width or (x.signed and not signed):
@@ -263,11 +253,11 @@ def _larger(condition: Binary, term: Choice) -> Op:
 
 
 def _is_signed(term: Term) -> bool:
-    return isinstance(term, Slice) and term.signed
+    return isinstance(term, terms.Slice) and term.signed
 
 
 def _unsigned(term: Term) -> Term:
-    return term.x if isinstance(term, Signed) else term
+    return term.x if isinstance(term, terms.Signed) else term
 
 
 def _lookup(table: Table, x: Term, signed: bool) -> Op:

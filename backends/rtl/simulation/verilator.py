@@ -18,17 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hqc.backends.native import (
-    cached_library,
-    checked,
-    cores,
-    digest_of,
-    find_compiler,
-    load_library,
-    machine,
-    pointers,
-    run_all,
-)
+from hqc.backends import native
 from hqc.backends.rtl.simulation.drive import Drive, Trace
 from hqc.backends.rtl.simulation.wrapper import Interface, Wires, wrapper_text
 from hqc.diagnostics import Exit, reject
@@ -93,7 +83,7 @@ class Tool:
         Raises:
             HqcError: HQC405, it does not run.
         """
-        return checked([str(self.program), "--version"], Path(), 60.0, self.environment)
+        return native.checked([str(self.program), "--version"], Path(), 60.0, self.environment)
 
 
 def find() -> Tool | None:
@@ -178,7 +168,7 @@ class Verilated:
         cycles = [np.zeros(samples, np.int64) for _ in range(2)]
         counts = np.zeros(4, np.int64)
         offer, take = (np.ascontiguousarray(a, np.uint8) for a in (drive.offer, drive.take))
-        codes_at, results_at = pointers(given), pointers(results)
+        codes_at, results_at = native.pointers(given), native.pointers(results)
         job = _Job(
             _ports(self.interface.inputs),
             _ports(self.interface.outputs),
@@ -215,14 +205,14 @@ def load(interface: Interface) -> Verilated:
     tool = find()
     if tool is None:
         raise reject("HQC404", "Verilator is not here", exit_=Exit.TOOL)
-    compiler, title = find_compiler(), tool.title()
+    compiler, title = native.find_compiler(), tool.title()
     harness = (Path(__file__).parent / _HARNESS).read_text(encoding="utf-8")
     wrapper = wrapper_text(interface)
     tools = [
         title,
         tool.build(),
-        checked([compiler, "--version"], Path(), 60.0),
-        machine(),
+        native.checked([compiler, "--version"], Path(), 60.0),
+        native.machine(),
         *_OPTIMISED,
     ]
     parts: list[str | bytes] = [*tools, *_FLAGS, harness, wrapper]
@@ -235,15 +225,15 @@ def load(interface: Interface) -> Verilated:
         _translate(tool, interface, work)
         return _compile(tool, compiler, _runtime(tool, compiler, tools), work)
 
-    library = cached_library(f"rtl-{digest_of(parts)}", make)
-    return Verilated(title, interface, library, load_library(library))
+    library = native.cached_library(f"rtl-{native.digest_of(parts)}", make)
+    return Verilated(title, interface, library, native.load_library(library))
 
 
 def _translate(tool: Tool, interface: Interface, work: Path) -> None:
     """Verilog to C++; the wrapper must fit the top module without a warning."""
     sources = [str(path.resolve()) for path in interface.sources]
     command = [str(tool.program), *_FLAGS, "--top-module", interface.wrapper, "bench.v", *sources]
-    said = checked(command, work, _TIMEOUT, tool.environment)
+    said = native.checked(command, work, _TIMEOUT, tool.environment)
     misfits = [line for line in said.splitlines() if re.match(r"%Warning-\w+: bench\.v", line)]
     if misfits:
         raise reject(
@@ -257,15 +247,15 @@ def _runtime(tool: Tool, compiler: str, tools: Sequence[str]) -> Path:
     """Verilator's own part of every library, compiled once."""
     include = tool.root / "include"
     names = ("verilated.cpp", "verilated_threads.cpp")
-    key = digest_of([*tools, *((include / name).read_bytes() for name in names)])
+    key = native.digest_of([*tools, *((include / name).read_bytes() for name in names)])
 
     def make(work: Path) -> Path:
         units = [(str(include / name), _OPTIMISED) for name in names]
         objects = _objects(tool, compiler, units, work)
-        run_all([[compiler, "-r", "-nostdlib", *objects, "-o", "whole.o"]], work, _TIMEOUT)
+        native.run_all([[compiler, "-r", "-nostdlib", *objects, "-o", "whole.o"]], work, _TIMEOUT)
         return work / "whole.o"
 
-    return cached_library(f"verilated-{key}", make, ".o")
+    return native.cached_library(f"verilated-{key}", make, ".o")
 
 
 def _compile(tool: Tool, compiler: str, runtime: Path, work: Path) -> Path:
@@ -277,14 +267,14 @@ def _compile(tool: Tool, compiler: str, runtime: Path, work: Path) -> Path:
     units += [(name, _CXX) for name in _units(work, "once", once)]
     objects = [*_objects(tool, compiler, units, work), str(runtime)]
     link = [compiler, "-shared", "-pthread", *objects, "-o", "bench.so"]
-    run_all([link], work, _TIMEOUT)
+    native.run_all([link], work, _TIMEOUT)
     return work / "bench.so"
 
 
 def _units(work: Path, name: str, files: Sequence[Path]) -> list[str]:
     """Files that include these, in parts: reading the headers takes as long as 300 KB of code."""
     sizes = [path.stat().st_size for path in files]
-    limit = min(max(sum(sizes) // cores() + 1, _SMALLEST_UNIT), _LARGEST_UNIT)
+    limit = min(max(sum(sizes) // native.cores() + 1, _SMALLEST_UNIT), _LARGEST_UNIT)
     parts: list[list[Path]] = [[]]
     filled = 0
     for path, size in zip(files, sizes, strict=True):
@@ -311,5 +301,5 @@ def _objects(
         [compiler, *flags, *folders, "-c", source, "-o", made]
         for (source, flags), made in zip(units, objects, strict=True)
     ]
-    run_all(commands, work, _TIMEOUT, cores())
+    native.run_all(commands, work, _TIMEOUT, native.cores())
     return objects
