@@ -95,6 +95,18 @@ def cached_library(key: str, make: Callable[[Path], Path], suffix: str = ".so") 
     return library
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of a cache in one step, so that no other process sees a part of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,7 @@ their names; a layer whose bits change is a new one, and the others stay.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any
 from hqc.backends.estimate.figures import Figures
 from hqc.backends.estimate.flows import Flow
 from hqc.backends.estimate.yosys import Yosys
-from hqc.backends.hls4ml.emulation import cache_folder
+from hqc.backends.native import cache_folder, digest_of, write_whole
 from hqc.diagnostics import reject
 
 _COMMENTS = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -77,15 +75,7 @@ def key_of(module: Module, flow: Flow, tool: Yosys) -> str:
     """
     code = module.normalise(f"{module.top} {_SPACE.sub(' ', module.text())}")
     library = flow.liberty.sha256 if flow.liberty else ""
-    return digest(code, flow.script(tool, (), "TOP"), library, str(tool))
-
-
-def digest(*texts: str) -> str:
-    """A hash of texts, which tells where one ends."""
-    found = hashlib.sha256()
-    for text in texts:
-        found.update(hashlib.sha256(text.encode()).digest())
-    return found.hexdigest()[:40]
+    return digest_of((code, flow.script(tool, (), "TOP"), library, str(tool)))
 
 
 def _read(path: Path) -> str:
@@ -136,18 +126,12 @@ class Cache:
             HqcError: HQC405, the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             if netlist is not None:
-                self._write(f"{key}.v", netlist)
-            self._write(f"{key}.json", json.dumps(dict(record)))
+                write_whole(self.folder / f"{key}.v", netlist)
+            write_whole(self.folder / f"{key}.json", json.dumps(dict(record)))
         except OSError as error:
             raise reject(
                 "HQC405",
                 f"the cache folder {self.folder} cannot be written: {error.strerror}",
                 helps=("set HQC_CACHE_DIR to a folder of your own",),
             ) from error
-
-    def _write(self, name: str, text: str) -> None:
-        fresh = self.folder / f"{name}.{os.getpid()}.new"
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(self.folder / name)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hqc.backends.estimate import opensta, yosys
-from hqc.backends.estimate.cache import digest
-from hqc.backends.estimate.figures import Figures, total
+from hqc.backends.estimate.figures import Figures
 from hqc.backends.estimate.flows import Flow, flow_of
 from hqc.backends.estimate.measure import TIMEOUT, Measured, Tools, measure_all
 from hqc.backends.estimate.opensta import Timing
 from hqc.backends.estimate.parts import MANY, Part, Project, read_project
 from hqc.backends.estimate.yosys import SCRIPT, Job
+from hqc.backends.native import digest_of
 from hqc.diagnostics import reject
 from hqc.diagnostics.events import Watch, ignore, stage
 from hqc.pipeline.options import usage
@@ -69,7 +69,7 @@ class Estimate:
     @property
     def total(self) -> Figures:
         """The sum."""
-        return total([row.figures for row in self.rows])
+        return sum((row.figures for row in self.rows), Figures())
 
     @property
     def key(self) -> str:
@@ -167,7 +167,7 @@ def _timing(
         return None
     keys = [f"{part.module.top} {found.key}" for part, found in zip(parts, measured, strict=True)]
     clock = tools.flow.clock_ns
-    key = digest(opensta.version_of(program), f"{clock:g}", library.sha256, *keys)
+    key = digest_of([opensta.version_of(program), f"{clock:g}", library.sha256, *keys])
     if (known := tools.cache.record(key)) is not None:
         return Timing(**known)
     with (

@@ -19,7 +19,6 @@ from hqc.numerics.types import Codes
 _ROWS = 192
 #: Columns among which near ones are looked for.
 _COLUMNS = 128
-_ONES = np.array([bin(number).count("1") for number in range(256)], np.int64)
 
 
 @dataclass(frozen=True)
@@ -216,10 +215,5 @@ def _sampled(rows: Codes, most: int) -> Codes:
 def _digit_count(codes: Codes) -> Codes:
     """Signed digits of each code."""
     size = np.abs(codes)
-    places = (size ^ (3 * size)) >> 1
-    found: Codes = _ONES[places & 0xFF]
-    places, top = places >> 8, int(places.max(initial=0)) >> 8
-    while top:
-        found = found + _ONES[places & 0xFF]
-        places, top = places >> 8, top >> 8
+    found: Codes = np.bitwise_count(size ^ (3 * size)).astype(np.int64)
     return found

@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Any
 
 #: Flip-flops of the Xilinx families: FDRE, FDSE, FDCE, FDPE and those with inverted clocks.
 _FDRE = re.compile(r"FD[RSCP]E(_1)?$")
+#: Figures that only FPGAs have, in reports by the same names.
+_OF_FPGAS = ("lut", "packed", "carry", "muxf", "dsp", "shift_registers", "inverters")
 
 
 @dataclass(frozen=True)
@@ -107,21 +107,8 @@ class Figures:
         if self.area_um2:
             record |= {"area_um2": round(self.area_um2, 3), "gates": self.gates}
         else:
-            record |= {
-                "lut": self.lut,
-                "packed": self.packed,
-                "carry": self.carry,
-                "muxf": self.muxf,
-                "dsp": self.dsp,
-                "shift_registers": self.shift_registers,
-                "inverters": self.inverters,
-            }
+            record |= {name: getattr(self, name) for name in _OF_FPGAS}
         return {**record, "cells": dict(self.cells)}
-
-
-def total(parts: list[Figures]) -> Figures:
-    """The sum of parts."""
-    return reduce(add, parts, Figures())
 
 
 def _sorted(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -44,11 +44,6 @@ class Liberty:
         return f"liberty_{self.sha256[:16]}.lib"
 
 
-def find_osu018() -> Path | None:
-    """Where Debian's osu018 library is, or None."""
-    return OSU018 if OSU018.is_file() else None
-
-
 def named(name: str) -> Liberty:
     """The library of a target: "osu018", or the path of a .lib file.
 
@@ -57,8 +52,7 @@ def named(name: str) -> Liberty:
     """
     if name != "osu018":
         return read(Path(name))
-    path = find_osu018()
-    if path is None:
+    if not OSU018.is_file():
         raise reject(
             "HQC432",
             f"the Liberty file of osu018 is not here: {OSU018}",
@@ -67,7 +61,7 @@ def named(name: str) -> Liberty:
                 "or name another Liberty file: --target asic-PATH.lib",
             ),
         )
-    return read(path)
+    return read(OSU018)
 
 
 def read(path: Path) -> Liberty:

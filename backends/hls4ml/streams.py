@@ -15,7 +15,7 @@ import numpy as np
 from hqc.backends import layers
 from hqc.backends.layers import Layer, Network
 from hqc.backends.layers.constants import Illegal
-from hqc.backends.layers.layout import packet
+from hqc.backends.layers.layout import alive, packet
 from hqc.diagnostics import Diagnostic, Location
 
 #: Copies that hls4ml's template makes at once.
@@ -44,22 +44,11 @@ def unread_ports(network: Network) -> list[Diagnostic]:
 def streamed(network: Network) -> Network:
     """The same network, each value read once and packets as wide as their readers expect."""
     done: dict[str, Layer] = {}
-    for layer in _read(network):
+    read = alive(network.layers, network.outputs, lambda layer: isinstance(layer, layers.Input))
+    for layer in read:
         for made in _shaped(layer, done):
             done[made.name] = made
-    layers = _forked(list(done.values()))
-    return replace(network, layers=tuple(layers), stream=True)
-
-
-def _read(network: Network) -> list[Layer]:
-    """Without layers that nothing reads."""
-    found: list[Layer] = []
-    read = set(network.outputs)
-    for layer in reversed(network.layers):
-        if layer.name in read or isinstance(layer, layers.Input):
-            found.append(layer)
-            read.update(layer.sources)
-    return found[::-1]
+    return replace(network, layers=tuple(_forked(list(done.values()))), stream=True)
 
 
 # --- packets --------------------------------------------------------------------------------

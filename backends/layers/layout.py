@@ -10,7 +10,7 @@ test-bench vectors call.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -85,16 +85,19 @@ def simplify(layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[list[Laye
             layer = _fold(layer, done)
         alias[layer.name] = layer.name
         done[layer.name] = layer
-    kept = _alive(list(done.values()), {alias[name] for name in outputs})
+    read = [alias[name] for name in outputs]
+    kept = alive(list(done.values()), read, lambda layer: not isinstance(layer, Rearrange))
     return [part for layer in kept for part in _in_pairs(layer)], alias
 
 
-def _alive(layers: list[Layer], outputs: set[str]) -> list[Layer]:
-    """Without rearrangements that nothing reads any more."""
+def alive(
+    layers: Sequence[Layer], outputs: Sequence[str], always: Callable[[Layer], bool]
+) -> list[Layer]:
+    """Without layers that nothing reads, but for those that are always kept."""
     found: list[Layer] = []
     read = set(outputs)
     for layer in reversed(layers):
-        if not isinstance(layer, Rearrange) or layer.name in read:
+        if layer.name in read or always(layer):
             found.append(layer)
             read.update(layer.sources)
     return found[::-1]

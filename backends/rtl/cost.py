@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from hqc.backends.rtl import circuit as ops
+from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Circuit, Op, Wire, operands
 from hqc.numerics.types import Range, Rounding
 
+#: A way to compute the result from the argument's wire.
+Form = Callable[[Builder, Wire], Wire]
 #: Inputs of one look-up table, and bits of its truth table.
 _LUT_INPUTS, _LUT_BITS = 6, 64
 
@@ -37,6 +42,16 @@ def depth(circuit: Circuit) -> int:
 def luts(circuit: Circuit) -> float:
     """An estimate of the 6-input look-up tables of a circuit."""
     return sum(_luts(op, circuit, circuit.ranges[w]) for w, op in enumerate(circuit.ops))
+
+
+def cheapest(held: Range, forms: Iterable[Form]) -> Form:
+    """The form of a function of one argument, which can be `held`, that takes the fewest tables."""
+
+    def cost(form: Form) -> float:
+        b = Builder([held])
+        return luts(b.finish([form(b, b.inputs[0])]))
+
+    return min(forms, key=cost)
 
 
 def _adder(op: ops.Add, circuit: Circuit, result: Range) -> int:

@@ -129,9 +129,10 @@ def _estimators() -> Iterator[Finding]:
         if sta
         else Finding("opensta", "absent", "apt install opensta; it times ASIC estimates")
     )
-    library = liberty.find_osu018()
+    there = liberty.OSU018.is_file()
     remedy = f"apt install {liberty.OSU018_PACKAGE}; or any Liberty file of your own"
-    yield Finding("osu018 cells", "ok" if library else "absent", str(library or remedy))
+    text = str(liberty.OSU018) if there else remedy
+    yield Finding("osu018 cells", "ok" if there else "absent", text)
 
 
 def _cache() -> Finding:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hqc.backends.estimate import yosys
 from hqc.backends.estimate.features import matrix_features
-from hqc.backends.estimate.liberty import find_osu018
+from hqc.backends.estimate.liberty import OSU018
 from hqc.backends.estimate.quick import AREA, coefficients
 from hqc.backends.rtl.emission.delays import cutoff_of
 from hqc.codesign.allocation.plan import Choice, network
@@ -192,7 +192,7 @@ def test_what_was_trained_is_predicted_beside_the_budget(name: str, target: str)
 @pytest.mark.emulation
 @pytest.mark.parametrize("name", ["lut", "area"])
 def test_what_was_trained_is_measured_on_request(name: str) -> None:
-    if yosys.find_or_none() is None or find_osu018() is None:
+    if yosys.find_or_none() is None or not OSU018.is_file():
         pytest.skip("no Yosys, or no osu018 cells")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))

@@ -82,23 +82,18 @@ def top_module(
     return _Top(design, schedule, names, outputs, stalls).text()
 
 
+@dataclass
 class _Top:
-    def __init__(
-        self,
-        design: Design,
-        schedule: Schedule,
-        names: TopNames,
-        outputs: Sequence[Output],
-        stalls: bool,
-    ) -> None:
-        self.design = design
-        self.schedule = schedule
-        self.names = names
-        self.outputs = outputs
-        self.stalls = stalls
-        self.shared = schedule.interval > 1
-        self.enable = "if (ce) " if stalls else ""
-        self.signals = Names((*_RESERVED, *names.inputs, *names.outputs))
+    design: Design
+    schedule: Schedule
+    names: TopNames
+    outputs: Sequence[Output]
+    stalls: bool
+
+    def __post_init__(self) -> None:
+        self.shared = self.schedule.interval > 1
+        self.enable = "if (ce) " if self.stalls else ""
+        self.signals = Names((*_RESERVED, *self.names.inputs, *self.names.outputs))
         self.buses: dict[tuple[str, int], Bus] = {}  # by name and stage
 
     def text(self) -> str:

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 from hqc.backends.rtl.circuit import Circuit, Constant, Input, Lookup, Op, Wire, operands
 from hqc.backends.rtl.design import Block
@@ -46,7 +47,7 @@ from hqc.backends.rtl.emission.expressions import Operand, concatenate, expressi
 from hqc.backends.rtl.emission.timing import Timing
 from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
-from hqc.numerics.types import Codes, FixedType, Range
+from hqc.numerics.types import FixedType, Range
 
 
 def has_logic(block: Block) -> bool:
@@ -88,7 +89,7 @@ class _Printer:
         ports = [f"input  wire {port}" for port in self.clock]
         ports += [f"input  wire {vector(sum(widths))} x"] if widths else []
         ports += [f"output wire {vector(len(self.circuit.outputs) * bus.width)} y"]
-        starts = _starts(widths)
+        starts = list(accumulate(widths, initial=0))
         body = [line for wire in range(len(self.circuit.ops)) for line in self._wire(wire, starts)]
         last = self.timing.last
         results = [self._operand(wire, last).bits(0, bus.width) for wire in self.circuit.outputs]
@@ -136,13 +137,6 @@ class _Printer:
         return self.tables[key]
 
 
-def _starts(widths: Sequence[int]) -> list[int]:
-    starts = [0]
-    for width in widths[:-1]:
-        starts.append(starts[-1] + width)
-    return starts
-
-
 def _function(name: str, codes: int, first: int, values: Sequence[int], width: int) -> str:
     rows = ((code % (1 << codes), value) for code, value in enumerate(values, first))
     counts = Counter(values)
@@ -186,16 +180,10 @@ def layout_module(
     pins = "".join(f".{port}({port}), " for port in clock)
     lines = []
     for place, row in enumerate(block.index):
-        x = _picked(held, row, numbers_of(block), widths)
+        x = concatenation(gather(held, row, numbers_of(block), widths), "    ")
         y = f"y[{(place + 1) * step - 1}:{place * step}]"
         lines.append(f"  {name}_one at{place} ({pins}.x({x}), .y({y}));")
     return module(name, ports, lines)
-
-
-def _picked(
-    held: list[tuple[Bus, int]], row: Codes, numbers: Sequence[int], widths: Sequence[int]
-) -> str:
-    return concatenation(gather(held, row, numbers, widths), "    ")
 
 
 def numbers_of(block: Block) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def _ways(number: int, deep: bool) -> Iterator[tuple[int, bool, int, int, bool]]
             if 1 < factor <= number and number % factor == 0:
                 yield number // factor, True, power, 0, sign < 0
     for sign in (1, -1):
-        rest, left = _odd(number - sign)
+        rest, left = odd_part(number - sign)
         yield rest, False, left, 0, sign < 0
     if not deep:
         return
@@ -100,7 +100,7 @@ def _ways(number: int, deep: bool) -> Iterator[tuple[int, bool, int, int, bool]]
         yield number + (1 << power), False, 0, power, True
 
 
-def _odd(number: int) -> tuple[int, int]:
-    """An even positive number as an odd one times a power of two."""
+def odd_part(number: int) -> tuple[int, int]:
+    """A positive number as an odd one times a power of two."""
     power = (number & -number).bit_length() - 1
     return number >> power, power

@@ -8,6 +8,8 @@ forms, with the matrix; nothing that differs is ever used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from hqc.backends.rtl.circuit import Wire
 from hqc.backends.rtl.cost import adder_bits, depth
 from hqc.backends.rtl.lowering.csd import dot
 from hqc.backends.rtl.lowering.regroup import Term, regrouped, total
-from hqc.backends.rtl.lowering.scaled import Scaled, add, positive
+from hqc.backends.rtl.lowering.scaled import Scaled, add, fixed, positive
 from hqc.backends.rtl.lowering.solver import OPTIONS, Stage, fits, solve
 from hqc.diagnostics import Location, reject
 from hqc.ir import Array
@@ -81,9 +83,7 @@ def _variables(
 
 def _normal(column: list[int]) -> tuple[tuple[int, ...], int]:
     """A column without its common power of two, and the power."""
-    held = 0
-    for c in column:
-        held |= c
+    held = reduce(or_, column, 0)
     exponent = (held & -held).bit_length() - 1 if held else 0
     return tuple(c >> exponent for c in column), exponent
 
@@ -93,9 +93,7 @@ def _sum(sums: Sums, terms: Sequence[Term], constant: int) -> Scaled:
     if not terms:
         return Scaled(sums.builder.constant(constant))
     if constant:
-        exponent = (constant & -constant).bit_length() - 1
-        fixed = Scaled(sums.builder.constant(constant >> exponent), exponent)
-        terms = [*terms, Term.of(sums, fixed)]
+        terms = [*terms, Term.of(sums, fixed(sums, constant))]
     return positive(sums, total(sums, terms).value)
 
 

@@ -11,17 +11,15 @@ import numpy as np
 from hqc.backends.rtl.affine import Sums
 from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Wire
-from hqc.backends.rtl.cost import luts
+from hqc.backends.rtl.cost import Form, cheapest
 from hqc.backends.rtl.lowering.assign import assign
-from hqc.backends.rtl.lowering.chains import Chains
+from hqc.backends.rtl.lowering.chains import Chains, odd_part
 from hqc.backends.rtl.lowering.csd import digits, dot
 from hqc.backends.rtl.lowering.regroup import Term, total
-from hqc.backends.rtl.lowering.scaled import Scaled, offset, positive
+from hqc.backends.rtl.lowering.scaled import Scaled, fixed, offset, positive
 from hqc.backends.rtl.lowering.scalings import Scaling, equivalents
 from hqc.numerics.types import INT64_BITS, Codes, FixedType, Range
 
-#: A way to compute the result from the argument's wire.
-Form = Callable[[Builder, Wire], Wire]
 #: A way to compute a product and a sum.
 Way = Callable[[Sums, Wire, int, int], Scaled]
 #: The function is tabulated up to so many inputs; up to so many, it may be a table in logic.
@@ -41,14 +39,7 @@ def requantiser(
         type_: of the result.
         chains: found so far.
     """
-    forms = list(_forms(held, factor, bias, fraction, type_, chains))
-    costs = [_cost(held, form) for form in forms]
-    return forms[costs.index(min(costs))]
-
-
-def _cost(held: Range, form: Form) -> float:
-    b = Builder([held])
-    return luts(b.finish([form(b, b.inputs[0])]))
+    return cheapest(held, _forms(held, factor, bias, fraction, type_, chains))
 
 
 def _forms(
@@ -102,8 +93,7 @@ def _narrow_first(sums: Sums, x: Wire, factor: int, bias: int) -> Scaled:
     """Digit by digit and the bias, each time the two with the narrowest adder."""
     terms = [Term.of(sums, Scaled(x, *digit)) for digit in digits(factor)]
     if bias or not terms:
-        low = (bias & -bias).bit_length() - 1 if bias else 0
-        terms.append(Term.of(sums, Scaled(sums.builder.constant(bias >> low), low)))
+        terms.append(Term.of(sums, fixed(sums, bias)))
     return positive(sums, total(sums, terms).value)
 
 
@@ -111,15 +101,9 @@ def _by_chain(chains: Chains, sums: Sums, x: Wire, factor: int, bias: int) -> Sc
     """With sums that are used more than once."""
     if factor == 0:
         return offset(sums, None, bias)
-    odd = _odd(factor)
-    power = abs(factor).bit_length() - odd.bit_length()
+    odd, power = odd_part(abs(factor))
     value = chains.of(odd).build(sums, Scaled(x)).times(power, factor < 0)
     return offset(sums, value, bias)
-
-
-def _odd(number: int) -> int:
-    """The magnitude without its power of two."""
-    return abs(number) // (number & -number)
 
 
 def _values(held: Range, factor: int, bias: int, fraction: int, type_: FixedType) -> Codes | None:

@@ -40,9 +40,13 @@ def offset(sums: Sums, x: Scaled | None, constant: int) -> Scaled:
         return Scaled(sums.builder.constant(constant))
     if constant == 0:
         return positive(sums, x)
-    exponent = (constant & -constant).bit_length() - 1
-    fixed = Scaled(sums.builder.constant(constant >> exponent), exponent)
-    return add(sums, fixed, x)
+    return add(sums, fixed(sums, constant), x)
+
+
+def fixed(sums: Sums, number: int) -> Scaled:
+    """A number, with its low zeros as the power of two."""
+    exponent = (number & -number).bit_length() - 1 if number else 0
+    return Scaled(sums.builder.constant(number >> exponent), exponent)
 
 
 def positive(sums: Sums, x: Scaled) -> Scaled:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hqc.backends.native import cache_folder
+from hqc.backends.native import cache_folder, write_whole
 from hqc.diagnostics import reject
 from hqc.numerics.types import SINGLE_BITS, Range
 
@@ -132,18 +131,7 @@ def _read(path: Path) -> tuple[Stage, ...] | None:
         return None
 
 
-def _tuple(items: Any) -> Any:
-    return tuple(map(_tuple, items)) if isinstance(items, list) else items
-
-
 def _write(path: Path, stages: Sequence[Stage]) -> None:
     """Keep a result, in one step; a folder that cannot be written keeps nothing."""
-    text = json.dumps([vars(stage) for stage in stages])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except OSError:
-        return
+    with suppress(OSError):
+        write_whole(path, json.dumps([vars(stage) for stage in stages]))

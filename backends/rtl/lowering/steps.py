@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from hqc.backends.rtl.builder import Builder
 from hqc.backends.rtl.circuit import Wire
-from hqc.backends.rtl.cost import luts
+from hqc.backends.rtl.cost import cheapest
 from hqc.numerics.types import Range
 
 #: Entries of the largest table.
@@ -42,23 +43,17 @@ def count(b: Builder, x: Wire, steps: Steps) -> Wire:
     forms = [_compared, _searched]
     if held.hi - held.lo < _ENTRIES:
         forms.append(_tabulated)
-    costs = [_cost(held, form, steps) for form in forms]
-    return forms[costs.index(min(costs))](b, x, steps)
+    return cheapest(held, [partial(form, steps) for form in forms])(b, x)
 
 
-def _cost(held: Range, form: Callable[[Builder, Wire, Steps], Wire], steps: Steps) -> float:
-    b = Builder([held])
-    return luts(b.finish([form(b, b.inputs[0], steps)]))
-
-
-def _compared(b: Builder, x: Wire, steps: Steps) -> Wire:
+def _compared(steps: Steps, b: Builder, x: Wire) -> Wire:
     """One comparator for each threshold."""
     values = (steps.start, *steps.levels)
     bits = [b.at_least(x, t) for t in steps.thresholds]
     return _chosen(b, bits, [b.constant(v) for v in values])
 
 
-def _tabulated(b: Builder, x: Wire, steps: Steps) -> Wire:
+def _tabulated(steps: Steps, b: Builder, x: Wire) -> Wire:
     """One table."""
     held = b.ranges[x]
     places = np.searchsorted(steps.thresholds, np.arange(held.lo, held.hi + 1), side="right")
@@ -66,7 +61,7 @@ def _tabulated(b: Builder, x: Wire, steps: Steps) -> Wire:
     return b.lookup(x, held.lo, values.tolist())
 
 
-def _searched(b: Builder, x: Wire, steps: Steps) -> Wire:
+def _searched(steps: Steps, b: Builder, x: Wire) -> Wire:
     """Bit by bit: which threshold to compare with depends on the bits so far."""
     bits = len(steps.thresholds).bit_length()
     never = b.ranges[x].hi + 1

@@ -14,7 +14,7 @@ from support.rtl_texts import COPIES, layer, write_project
 
 from hqc.backends.estimate import flows, liberty, yosys
 from hqc.backends.estimate.cache import Cache, Module, key_of
-from hqc.backends.estimate.figures import Figures, abc9_delay, abc_delay, read_stat, total
+from hqc.backends.estimate.figures import Figures, abc9_delay, abc_delay, read_stat
 from hqc.backends.estimate.flows import Flow, flow_of
 from hqc.backends.estimate.measure import Tools, measure_all
 from hqc.backends.estimate.parts import read_project
@@ -72,7 +72,7 @@ def test_no_statistics(text: str, tmp_path: Path) -> None:
 def test_sums_and_copies() -> None:
     one = Figures((("FDRE", 1), ("LUT2", 2)), 1.0, 1, 2, 3.0, 4.0)
     two = Figures((("LUT2", 1), ("LUT3", 1)), 2.5, 0, 1, 1.0, 1.0)
-    both = total([one.times(3), two])
+    both = one.times(3) + two
     assert both == Figures((("FDRE", 3), ("LUT2", 7), ("LUT3", 1)), 2.5, 3, 7, 10.0, 5.0)
 
 

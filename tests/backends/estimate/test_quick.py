@@ -19,7 +19,7 @@ from hqc.backends.estimate import yosys
 from hqc.backends.estimate.counts import Bounds, OperationCounts
 from hqc.backends.estimate.features import bits_of, digit_planes, matrix_features
 from hqc.backends.estimate.figures import Figures
-from hqc.backends.estimate.liberty import find_osu018
+from hqc.backends.estimate.liberty import OSU018
 from hqc.backends.estimate.measure import measure
 from hqc.backends.estimate.operation_counts import operation_counts
 from hqc.backends.estimate.quick import AREA, LUTS, coefficients, quick_estimate
@@ -309,7 +309,7 @@ def test_predictions_are_near_yosys(network: Network, within: float, tmp_path: P
     ],
 )
 def test_areas_are_near_yosys(network: Network, within: float, tmp_path: Path) -> None:
-    if yosys.find_or_none() is None or find_osu018() is None:
+    if yosys.find_or_none() is None or not OSU018.is_file():
         pytest.skip("no Yosys, or no osu018 cells")
     figures = synthesised(network, tmp_path, AREA)
     assert quick_estimate(network, AREA).size == pytest.approx(figures.area_um2, rel=within)

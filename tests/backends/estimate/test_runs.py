@@ -20,7 +20,7 @@ from hqc.diagnostics.events import Event
 
 needs_yosys = pytest.mark.skipif(yosys.find_or_none() is None, reason="Yosys is not installed")
 needs_osu018 = pytest.mark.skipif(
-    liberty.find_osu018() is None, reason="the osu018 Liberty file is not installed"
+    not liberty.OSU018.is_file(), reason="the osu018 Liberty file is not installed"
 )
 needs_sta = pytest.mark.skipif(opensta.find_sta() is None, reason="OpenSTA is not installed")
 

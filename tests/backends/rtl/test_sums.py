@@ -165,7 +165,7 @@ def test_every_form_of_a_step_function_agrees(seed: int) -> None:
     want = (x >= thresholds).sum(axis=1) + start
     for form in (step_forms._compared, step_forms._searched, step_forms._tabulated):
         builder = Builder([held])
-        circuit = builder.finish([form(builder, builder.inputs[0], steps)])
+        circuit = builder.finish([form(steps, builder, builder.inputs[0])])
         assert np.array_equal(evaluate(circuit, x)[:, circuit.outputs[0]], want), form
 
 
