@@ -20,19 +20,15 @@ is; `torch.export.save` makes a file of it.
 
 from __future__ import annotations
 
-from hqc.frontends.torch.layers import (
-    ActQuant,
-    BiasQuant,
+from hqc.frontends.torch.convolutions import (
     QuantConv1d,
     QuantConv2d,
     QuantConvTranspose1d,
     QuantConvTranspose2d,
-    QuantIdentity,
-    QuantLinear,
-    QuantReLU,
-    WeightQuant,
-    quant,
 )
+from hqc.frontends.torch.layers import QuantIdentity, QuantLinear, QuantReLU
+from hqc.frontends.torch.quant_operator import quant
+from hqc.frontends.torch.quantisers import ActQuant, BiasQuant, WeightQuant
 
 __all__ = [
     "ActQuant",
