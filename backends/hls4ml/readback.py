@@ -12,15 +12,9 @@ from hqc.backends.hls4ml.model_graph import Flavour
 from hqc.backends.hls4ml.source_files import Call, CArray, Config, Sources, read_sources
 from hqc.backends.hls4ml.streams import depths
 from hqc.backends.layers import Layer, Network
+from hqc.backends.layers import template_parameters as template
 from hqc.backends.layers.layers import kind_of
 from hqc.backends.layers.layout import packet
-from hqc.backends.layers.template_parameters import (
-    function_of,
-    layer_constants,
-    layer_types,
-    numbers,
-    written_weight,
-)
 from hqc.diagnostics import Diagnostic, Exit, HqcError
 from hqc.numerics.types import FixedType
 from hqc.pipeline.backend import EmittedLayer
@@ -80,7 +74,7 @@ class _Comparison:
     def _layer(self, layer: Layer) -> EmittedLayer:
         kind = kind_of(layer)
         where = layer.where.node or layer.name
-        types = tuple(layer_types(layer).items())
+        types = tuple(template.layer_types(layer).items())
         if isinstance(layer, layers.Input):
             return EmittedLayer(layer.name, kind, where, types)
         call = self.sources.calls.get(layer.name)
@@ -97,14 +91,14 @@ class _Comparison:
         for role, type_ in types:
             name = call.types[-1] if role == "result" else config.types.get(f"{role}_t", "")
             self._type(layer, role, name, type_)
-        for index, (role, constant) in enumerate(layer_constants(layer).items()):
+        for index, (role, constant) in enumerate(template.layer_constants(layer).items()):
             offset = len(layer.sources) + 1 + index
             array = self.sources.arrays.get(call.arguments[offset])
             self._constant(layer, role, array, constant, config.types.get(f"{role}_t", ""))
         return EmittedLayer(layer.name, kind, where, types, config.numbers.get("reuse_factor", 0))
 
     def _wiring(self, layer: Layer, call: Call) -> None:
-        function = function_of(layer, self.flavour.spelling, self.network.stream)
+        function = template.function_of(layer, self.flavour.spelling, self.network.stream)
         count = len(layer.sources)
         self._same(layer, "function", call.function, function)
         want = tuple(self.variables.get(source, ("", "")) for source in layer.sources)
@@ -115,7 +109,7 @@ class _Comparison:
             self.variables[name] = (variable, call.types[-1])
 
     def _numbers(self, layer: Layer, config: Config) -> None:
-        for name, value in numbers(layer).items():
+        for name, value in template.numbers(layer).items():
             self._same(layer, name, config.numbers.get(name), int(value))
         if isinstance(layer, layers.Dense | layers.Requantise):
             self._same(layer, "product", config.product, "mult")
@@ -136,7 +130,7 @@ class _Comparison:
             self._differs(layer, role, "nothing", "constants")
             return
         if role == "weight" and isinstance(layer, layers.Dense | layers.Conv):
-            want = written_weight(layer, self.strategy)
+            want = template.written_weight(layer, self.strategy)
         flat = np.ascontiguousarray(want.codes).ravel()
         self._same(layer, f"{role} array", (array.type, array.size), (type_, flat.size))
         step = Fraction(2) ** -want.type.fraction

@@ -179,18 +179,18 @@ class _Walk:
             return
         rule = _rule(node)
         if rule is None:
-            raise inexpressible(self.emit.target, node.op_type, node, "run the default pipeline")
+            raise self.inexpressible(node.op_type, node, "run the default pipeline")
         value = node.outputs[0]
         out = Held(name, sample_shape(value), self.ranges[value])
         if out.range.magnitude_bits > INT64_BITS:
-            raise inexpressible(
-                self.emit.target,
-                f"{out.range.magnitude_bits} bits in {name}",
-                node,
-                "use fewer bits for the inputs or weights",
-            )
+            what = f"{out.range.magnitude_bits} bits in {name}"
+            raise self.inexpressible(what, node, "use fewer bits for the inputs or weights")
         rule(self, node, out, [self.known[str(v.name)] for v in data])
         self.known[name] = out
+
+    def inexpressible(self, what: str, node: Node | None = None, *helps: str) -> HqcError:
+        """HQC401: the target cannot say this."""
+        return inexpressible(self.emit.target, what, node, *helps)
 
     def aligned(self, x: Held, exponent: int) -> Held:
         """The same values on another step; finer steps multiply, coarser ones lose nothing."""
@@ -202,7 +202,7 @@ class _Walk:
         if shift > 0:
             held = replace(held, range=x.range.at(exponent))
             if held.range.magnitude_bits > INT64_BITS:
-                raise inexpressible(self.emit.target, f"{x.name} on a step of 2**{exponent}")
+                raise self.inexpressible(f"{x.name} on a step of 2**{exponent}")
             self.emit.constant("Mul", held, x, np.array(1 << shift).reshape((1,) * len(x.shape)))
             return held
         ends = x.range.lo >> -shift, -(-x.range.hi >> -shift)
@@ -243,16 +243,14 @@ def _quantise(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
         or max(x.range.magnitude_bits, x.range.magnitude_bits + x.exponent + type_.fraction)
         > INT64_BITS
     ):
-        raise inexpressible(walk_.emit.target, "this quantiser", node, "run the default pipeline")
+        raise walk_.inexpressible("this quantiser", node, "run the default pipeline")
     walk_.emit.quantise(out, x, type_)
 
 
 def _thresholds(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
     view, x = MultiThreshold.read(node), data[0]
     if view.out_scale != 1 or view.out_bias != int(view.out_bias):
-        raise inexpressible(
-            walk_.emit.target, "scaled thresholds", node, "run the default pipeline"
-        )
+        raise walk_.inexpressible("scaled thresholds", node, "run the default pipeline")
     rows = np.ceil(np.ldexp(view.thresholds.astype(np.float64), -x.exponent))
     rows = np.clip(rows, x.range.lo, x.range.hi + 1).astype(np.int64)
     walk_.emit.thresholds(out, x, rows, int(view.out_bias))
@@ -261,7 +259,7 @@ def _thresholds(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
 def _matmul(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
     weight, _ = integers(_weight(walk_, node))
     if weight.ndim != 2 or len(data[0].shape) != 1:
-        raise inexpressible(walk_.emit.target, "a MatMul of this rank", node, "flatten first")
+        raise walk_.inexpressible("a MatMul of this rank", node, "flatten first")
     walk_.emit.matmul(out, data[0], weight)
 
 
@@ -273,7 +271,7 @@ def _conv(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
 def _weight(walk_: _Walk, node: Node) -> Value:
     weight = node.inputs[1]
     if weight is None or constant(weight) is None or type_of(weight) is None:
-        raise inexpressible(walk_.emit.target, f"{node.op_type} of two computed values", node)
+        raise walk_.inexpressible(f"{node.op_type} of two computed values", node)
     return weight
 
 
@@ -293,7 +291,7 @@ def _arithmetic(walk_: _Walk, node: Node, out: Held, data: list[Held]) -> None:
     if sum(v is not None and not exact_values_known(v) for v in node.inputs) == 2:
         x, y = terms[0], terms[-1]
         if x.shape != y.shape:
-            raise inexpressible(walk_.emit.target, "a sum that broadcasts", node, "expand first")
+            raise walk_.inexpressible("a sum that broadcasts", node, "expand first")
         walk_.emit.pair(node.op_type, out, x, y)
         return
     other = next(v for v in node.inputs if v is not None and exact_values_known(v))

@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hqc.analysis.partition import Port
+from hqc.backends.layers.layout import is_identity
 from hqc.integrations.core import Emitter, Held, inexpressible, lowered, port_properties, sum_bits
 from hqc.integrations.core import walk as walk_core
 from hqc.integrations.onnx_integer import finish
@@ -53,9 +54,8 @@ def export_finn(model: object, *, batch: int = 1, example_inputs: object = None)
 
 def datatype(range_: Range) -> str:
     """FINN's name of the narrowest integer type that holds a range of codes."""
-    if range_.lo >= 0:
-        return f"UINT{max(1, range_.hi.bit_length())}"
-    return f"INT{max((-range_.lo - 1).bit_length(), max(range_.hi, 0).bit_length()) + 1}"
+    type_ = range_.fit()
+    return f"{'INT' if type_.signed else 'UINT'}{type_.width}"
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,7 @@ class _Finn(Emitter):
 
     def _op(self, op: str, out: Held, *inputs: str, domain: str = "", **attributes: Any) -> None:
         """A node whose output is a held tensor."""
-        if out.range.magnitude_bits > SINGLE_BITS:
-            raise inexpressible(
-                self.target,
-                f"{out.range.magnitude_bits} bits in {out.name}: float32 holds {SINGLE_BITS}",
-                None,
-                "use fewer bits for the inputs or weights",
-            )
+        self._check_bits(out.range.magnitude_bits, "", out)
         self._written.add(out.name)
         node = helper.make_node(op, inputs, [out.name], name=out.name, domain=domain, **attributes)
         self.proto.node.append(node)
@@ -134,14 +128,12 @@ class _Finn(Emitter):
             self._op(step.op, x, *inputs)
         return x.name
 
-    def _exact_sum(self, out: Held, x: Held, weight: Codes) -> None:
-        if (bits := sum_bits(x, weight)) > SINGLE_BITS:
-            raise inexpressible(
-                self.target,
-                f"sums of {bits} bits in {out.name}: float32 holds {SINGLE_BITS}",
-                None,
-                "use fewer bits for the inputs or weights",
-            )
+    def _check_bits(self, bits: int, what: str, out: Held) -> None:
+        """`what` is held exactly, such as "sums of "."""
+        if bits > SINGLE_BITS:
+            message = f"{what}{bits} bits in {out.name}: float32 holds {SINGLE_BITS}"
+            help_ = "use fewer bits for the inputs or weights"
+            raise inexpressible(self.target, message, None, help_)
 
     # --- operations -------------------------------------------------------------------------
 
@@ -164,12 +156,12 @@ class _Finn(Emitter):
 
     def matmul(self, out: Held, x: Held, weight: Codes) -> None:
         """MatMul by integer weights."""
-        self._exact_sum(out, x, weight.T)
+        self._check_bits(sum_bits(x, weight.T), "sums of ", out)
         self._op("MatMul", out, self._tensor(x), self._const(f"{out.name}__weight", weight))
 
     def conv(self, out: Held, x: Held, weight: Codes, window: Window) -> None:
         """Conv by integer weights."""
-        self._exact_sum(out, x, weight)
+        self._check_bits(sum_bits(x, weight), "sums of ", out)
         w = self._const(f"{out.name}__weight", weight)
         attributes: dict[str, Any] = {"group": window.group, **window.attributes()}
         self._op("Conv", out, self._tensor(x), w, **attributes)
@@ -224,9 +216,8 @@ class _Finn(Emitter):
     ) -> None:
         """The waiting steps and `last` as one MultiThreshold of what they start from."""
         if hi - lo > MAX_STEPS:
-            raise inexpressible(
-                self.target, f"{hi - lo} steps in {out.name}", None, "use fewer bits"
-            )
+            what = f"{hi - lo} steps in {out.name}"
+            raise inexpressible(self.target, what, None, "use fewer bits")
         functions = [last]
         while x.name not in self._written:
             functions.append(self._steps[x.name].codes)
@@ -272,7 +263,7 @@ class _Finn(Emitter):
         """Reshape or Transpose where it is one, else a Gather of the flat samples."""
         flat, sizes = index.ravel(), [math.prod(x.shape) for x in sources]
         tensors = [self._tensor(x) for x in sources]
-        if len(sources) == 1 and np.array_equal(flat, np.arange(sizes[0])):
+        if len(sources) == 1 and is_identity(flat, sizes[0]):
             self._reshape(out, tensors[0])
             return
         if len(sources) == 1 and (order := _transposition(index, sources[0].shape)) is not None:

@@ -18,15 +18,9 @@ from typing import Any
 import numpy as np
 
 from hqc.analysis.partition import Partition
+from hqc.backends.hls4ml import model_graph
 from hqc.backends.hls4ml.custom_layers import TEMPLATES, register
-from hqc.backends.hls4ml.model_graph import (
-    CATAPULT,
-    VITIS,
-    Flavour,
-    graph_config,
-    layer_list,
-    to_fixed_type,
-)
+from hqc.backends.hls4ml.model_graph import CATAPULT, VITIS, Flavour
 from hqc.backends.layers import Network
 from hqc.backends.layers.layout import from_hardware, to_hardware
 from hqc.backends.layers.network import read_network
@@ -102,10 +96,10 @@ def convert(
     )
     _prepare(flavour, family.own)
     base = _initial_config(get_backend(flavour.hls4ml), io_type, backend_options)
-    config = base | graph_config(network, flavour, options, Path(output_dir))
+    config = base | model_graph.graph_config(network, flavour, options, Path(output_dir))
     config |= {"Part": part or base.get("Part"), "ClockPeriod": clock_period}
     config["WriterConfig"]["WriteWeightsTxt"] = True  # hls4ml's bridge loads the weights from them
-    layers = layer_list(network, flavour, options)
+    layers = model_graph.layer_list(network, flavour, options)
     if family.spells:
         unspell(config, layers)
     with contextlib.redirect_stdout(io.StringIO()):  # hls4ml's progress messages
@@ -202,7 +196,7 @@ def _check(graph: Any, network: Network) -> None:
                 precision = node.get_attr("accum_t").precision
             else:
                 precision = node.get_weights(role).type.precision
-            if to_fixed_type(precision) != type_:
+            if model_graph.to_fixed_type(precision) != type_:
                 raise _changed(f"{role} type {type_} of {layer.name} is {precision}")
         for weight in node.get_weights():
             written = np.array([float(text) for text in weight])

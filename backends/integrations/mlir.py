@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hqc.analysis.partition import Port
+from hqc.backends.layers.layout import is_identity
 from hqc.integrations.core import Emitter, Held, Nudge, lowered, walk
 from hqc.integrations.mlir_text import (
     BATCH,
@@ -235,7 +236,7 @@ class _Module(Emitter):
         given = [self._values[x.name] for x in sources]
         sizes, flat = [math.prod(x.shape) for x in sources], index.ravel()
         width = width_of(out.range)
-        if len(given) == 1 and given[0].width == width and _in_order(flat, sizes[0]):
+        if len(given) == 1 and given[0].width == width and is_identity(flat, sizes[0]):
             self._values[out.name] = self._writer.reshaped(given[0], out.shape)
             return
         starts = np.cumsum([0, *sizes])
@@ -268,10 +269,6 @@ def _wrapped(code: int, width: int) -> int:
     """A code modulo 2**width, as a signed integer."""
     half = 1 << (width - 1)
     return (code + half) % (2 * half) - half
-
-
-def _in_order(index: Codes, size: int) -> bool:
-    return index.size == size and np.array_equal(index, np.arange(size))
 
 
 def _product(x: int, weight: int, total: int) -> list[str]:

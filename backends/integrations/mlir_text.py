@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,8 +17,8 @@ BATCH = "%batch"
 
 def width_of(range_: Range) -> int:
     """The narrowest of the integer widths that holds a range, signed."""
-    low = (-range_.lo - 1).bit_length() if range_.lo < 0 else 0
-    bits = max(max(range_.hi, 0).bit_length(), low) + 1
+    type_ = range_.fit()
+    bits = type_.width + (not type_.signed)
     return next(w for w in _WIDTHS if w >= bits)
 
 
@@ -64,34 +64,34 @@ class Writer:
         self.lines.append(f"{name} = {text}")
         return name
 
+    def made(self, out: Operand, text: str) -> Operand:
+        """One operation whose result is a tensor like `out`."""
+        return replace(out, value=self.say(text))
+
     def scalar(self, code: int, width: int) -> str:
         """An integer constant."""
         return self.say(f"arith.constant {code} : i{width}")
 
     def dense(self, codes: Codes, width: int) -> Operand:
         """A constant tensor."""
-        found = Operand("", codes.shape, width, batch=False)
+        out = Operand("", codes.shape, width, batch=False)
         if np.all(codes == codes.flat[0]):
             text = str(int(codes.flat[0]))
         else:
             held = np.ascontiguousarray(codes).astype(f"<i{width // 8}")
             text = f'"0x{held.tobytes().hex().upper()}"'
-        value = self.say(f"arith.constant dense<{text}> : {found.type}")
-        return Operand(value, codes.shape, width, batch=False)
+        return self.made(out, f"arith.constant dense<{text}> : {out.type}")
 
     def empty(self, shape: tuple[int, ...], width: int, batch: bool = True) -> Operand:
         """An uninitialised tensor, to write results into."""
-        found = Operand("", shape, width, batch)
-        sizes = BATCH if batch else ""
-        return Operand(self.say(f"tensor.empty({sizes}) : {found.type}"), shape, width, batch)
+        out = Operand("", shape, width, batch)
+        return self.made(out, f"tensor.empty({BATCH if batch else ''}) : {out.type}")
 
     def filled(self, shape: tuple[int, ...], width: int, code: int) -> Operand:
         """A tensor of one code."""
         c, out = self.scalar(code, width), self.empty(shape, width)
-        value = self.say(
-            f"linalg.fill ins({c} : i{width}) outs({out.value} : {out.type}) -> {out.type}"
-        )
-        return Operand(value, shape, width)
+        text = f"linalg.fill ins({c} : i{width}) outs({out.value} : {out.type}) -> {out.type}"
+        return self.made(out, text)
 
     def reshaped(self, x: Operand, shape: tuple[int, ...]) -> Operand:
         """The same elements of each sample, in order, in another shape."""
@@ -110,8 +110,8 @@ class Writer:
         out = Operand("", shape, x.width)
         sizes = ", ".join([BATCH, *map(str, shape)])
         to = f" output_shape [{sizes}]" if how == "expand" else ""
-        value = self.say(f"tensor.{how}_shape {x.value} {groups}{to} : {x.type} into {out.type}")
-        return Operand(value, shape, x.width)
+        text = f"tensor.{how}_shape {x.value} {groups}{to} : {x.type} into {out.type}"
+        return self.made(out, text)
 
     def padded(self, x: Operand, before: Sequence[int], after: Sequence[int], code: int) -> Operand:
         """Spatial borders of a code around (N, C, ...)."""
@@ -122,11 +122,11 @@ class Writer:
         c = self.scalar(code, x.width)
         axes = ", ".join(f"%p{i}: index" for i in range(len(out.shape) + 1))
         low, high = (", ".join(map(str, (0, 0, *ends))) for ends in (before, after))
-        value = self.say(
+        return self.made(
+            out,
             f"tensor.pad {x.value} low[{low}] high[{high}] {{\n      ^bb0({axes}):\n"
-            f"        tensor.yield {c} : i{x.width}\n    }} : {x.type} to {out.type}"
+            f"        tensor.yield {c} : i{x.width}\n    }} : {x.type} to {out.type}",
         )
-        return Operand(value, out.shape, x.width)
 
     def generic(
         self,
@@ -154,12 +154,12 @@ class Writer:
         block = ", ".join(f"%{name}: i{x.width}" for name, (x, _) in zip(names, every, strict=True))
         lines = "\n".join(f"        {line}" for line in body)
         target = out[0]
-        value = self.say(
+        return self.made(
+            target,
             f"linalg.generic {{indexing_maps = [{maps}], iterator_types = [{kinds}]}}"
             f"{ins} outs({target.value} : {target.type}) {{\n"
-            f"      ^bb0({block}):\n{lines}\n    }} -> {target.type}"
+            f"      ^bb0({block}):\n{lines}\n    }} -> {target.type}",
         )
-        return Operand(value, target.shape, target.width)
 
 
 def axes(rank: int, first: int = 0) -> str:

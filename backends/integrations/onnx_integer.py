@@ -16,16 +16,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hqc.analysis.partition import Port
-from hqc.integrations.core import (
-    Emitter,
-    Held,
-    Nudge,
-    inexpressible,
-    lowered,
-    port_properties,
-    sum_bits,
-    walk,
-)
+from hqc.backends.layers.layout import is_identity
+from hqc.integrations import core
+from hqc.integrations.core import Emitter, Held
 from hqc.ir import Array
 from hqc.ir.windows import Window
 from hqc.numerics.types import INT64_BITS, Codes, Range, Rounding
@@ -48,10 +41,10 @@ def export_onnx_integer(model: object, *, example_inputs: object = None) -> onnx
     Raises:
         HqcError: HQC401, something does not fit 62 bits.
     """
-    cut = lowered(model, example_inputs=example_inputs)
+    cut = core.lowered(model, example_inputs=example_inputs)
     graph = _Graph()
-    walk(cut, graph)
-    return finish(graph.proto, port_properties(cut))
+    core.walk(cut, graph)
+    return finish(graph.proto, core.port_properties(cut))
 
 
 def finish(graph: onnx.GraphProto, properties: dict[str, str], **domains: int) -> onnx.ModelProto:
@@ -139,7 +132,7 @@ class _Graph(Emitter):
 
     def matmul(self, out: Held, x: Held, weight: Codes) -> None:
         """MatMulInteger where both sides have 8 bits, else MatMul of integers."""
-        bits, name = sum_bits(x, weight.T), f"{out.name}__sum"
+        bits, name = core.sum_bits(x, weight.T), f"{out.name}__sum"
         if (small := _eight(x.range, weight)) is not None and bits <= _BITS32:
             w = self._const(f"{out.name}__weight", weight, small[1])
             self._op("MatMulInteger", name, self._as(x, small[0]), w)
@@ -151,7 +144,7 @@ class _Graph(Emitter):
 
     def conv(self, out: Held, x: Held, weight: Codes, window: Window) -> None:
         """ConvInteger of unsigned by 8-bit codes, else a MatMul of what the windows read."""
-        bits, name = sum_bits(x, weight), f"{out.name}__sum"
+        bits, name = core.sum_bits(x, weight), f"{out.name}__sum"
         small = _eight(x.range, weight)
         if small is not None and small[0] == "uint8" and bits <= _BITS32:
             w = self._const(f"{out.name}__weight", weight, small[1])
@@ -214,7 +207,7 @@ class _Graph(Emitter):
     def shift(self, out: Held, x: Held, bits: int, rounding: Rounding) -> None:
         """Nudge, then a floor division: (x - mod(x, d)) / d, mod with the sign of d."""
         kind = self._kind(max(bits, x.range.magnitude_bits) + 1)
-        nudge, tensor = Nudge.of(rounding, bits), self._as(x, kind)
+        nudge, tensor = core.Nudge.of(rounding, bits), self._as(x, kind)
         original = tensor
         if nudge.always:
             always = self._const(f"{out.name}__nudge", np.array(nudge.always), kind)
@@ -273,7 +266,7 @@ class _Graph(Emitter):
         flat, dims = index.ravel(), self._shape(out, -1, *index.shape)
         parts = [self._as(x, kind) for x in sources]
         total = sum(math.prod(x.shape) for x in sources)
-        if len(parts) == 1 and np.array_equal(flat, np.arange(total)):
+        if len(parts) == 1 and is_identity(flat, total):
             self._define(out, self._op("Reshape", f"{out.name}__moved", parts[0], dims), kind)
             return
         row = [
@@ -293,7 +286,7 @@ class _Graph(Emitter):
 
     def _kind(self, bits: int) -> str:
         if bits > INT64_BITS:
-            raise inexpressible(self.target, f"sums of {bits} bits", None, "use fewer bits")
+            raise core.inexpressible(self.target, f"sums of {bits} bits", None, "use fewer bits")
         return _kind(bits)
 
 

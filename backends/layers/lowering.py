@@ -10,14 +10,8 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_shape
-from hqc.backends.layers import layers
-from hqc.backends.layers.constants import (
-    Illegal,
-    bias_codes,
-    read_constant,
-    threshold_codes,
-    together,
-)
+from hqc.backends.layers import constants, layers
+from hqc.backends.layers.constants import Illegal
 from hqc.backends.layers.layers import Constant, Layer, Sliding, accumulator
 from hqc.backends.layers.layout import hardware_index
 from hqc.backends.layers.lookup_tables import cheaper
@@ -61,7 +55,7 @@ def lower(walk: Walk, node: Node) -> None:
 
 def _dense(walk: Walk, node: Node) -> None:
     x = walk.source(node.inputs[0])
-    weight = read_constant(node.inputs[1], "the weight")
+    weight = constants.read_constant(node.inputs[1], "the weight")
     shape = _shape(node.inputs[0])
     if weight.codes.ndim != 2 or len(shape) != 1:
         raise Illegal(
@@ -81,7 +75,7 @@ def _conv(walk: Walk, node: Node) -> None:
     x = walk.source(node.inputs[0])
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         raise Illegal("Conv with a bias input", helps=("run the default pipeline, which adds it",))
-    weight = read_constant(node.inputs[1], "the weight")
+    weight = constants.read_constant(node.inputs[1], "the weight")
     shape, window = _shape(node.inputs[0]), Window.of(node)
     sliding = _sliding(node, window)
     n_out, n_in, *kernel = weight.codes.shape
@@ -109,8 +103,8 @@ def _bias(walk: Walk, node: Node, n_out: int) -> tuple[Constant, Value, Node | N
     value, after = walk.follow(node.outputs[0])
     if after is None or after.op_type != "Add" or (side := _constant_side(after)) is None:
         return Constant(np.zeros(n_out, np.int64), _ONE), value, after
-    given = read_constant(after.inputs[side], "the bias")
-    bias = bias_codes(given, n_out, _shape(value))
+    given = constants.read_constant(after.inputs[side], "the bias")
+    bias = constants.bias_codes(given, n_out, _shape(value))
     if bias is None:  # it differs within a channel: a layer of its own
         return Constant(np.zeros(n_out, np.int64), _ONE), value, after
     walk.done.add(id(after))
@@ -149,7 +143,7 @@ def _requantise(walk: Walk, node: Node) -> None:
         _merge(walk, node)
         return
     x = walk.source(node.inputs[1 - side])
-    first = read_constant(node.inputs[side], f"the {node.op_type} constant")
+    first = constants.read_constant(node.inputs[side], f"the {node.op_type} constant")
     shape = _shape(node.inputs[1 - side])
     scale = Constant(np.ones(1, np.int64), _ONE)
     bias = Constant(np.zeros(1, np.int64), _ONE)
@@ -160,10 +154,10 @@ def _requantise(walk: Walk, node: Node) -> None:
         scale = first
         offset = _constant_side(after) if after is not None and after.op_type == "Add" else None
         if after is not None and offset is not None and _shape(value) == shape:
-            bias = read_constant(after.inputs[offset], "the offset")
+            bias = constants.read_constant(after.inputs[offset], "the offset")
             walk.done.add(id(after))
             value, after = walk.follow(after.outputs[0])
-    scale, bias = together(scale, bias, shape)
+    scale, bias = constants.together(scale, bias, shape)
     layer = layers.Requantise(*_common(node, value, after, x), scale=scale, bias=bias)
     walk.finish(layer, value, after)
 
@@ -206,7 +200,7 @@ def _threshold(walk: Walk, node: Node) -> None:
     if rows not in (1, shape[0]):
         raise Illegal(f"{rows} rows of thresholds for {shape[0]} channels")
     bias = int(view.out_bias)
-    codes = threshold_codes(view.thresholds, x.result)
+    codes = constants.threshold_codes(view.thresholds, x.result)
     type_ = Range(int(codes.min()), int(codes.max()), -x.result.fraction).fit()
     value = node.outputs[0]
     common = _common(node, value, None, x)

@@ -7,18 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from hqc.backends.rtl.circuit import Wire
-from hqc.backends.rtl.reading.terms import (
-    Binary,
-    Malformed,
-    Not,
-    Number,
-    Reduce,
-    Signal,
-    Slice,
-    Term,
-    as_slice,
-    code_of,
-)
+from hqc.backends.rtl.reading import terms
+from hqc.backends.rtl.reading.terms import Malformed, Term, as_slice, code_of
 from hqc.numerics.types import Rounding, round_shift
 
 # --- comparisons ------------------------------------------------------------------------------
@@ -55,19 +45,19 @@ def threshold_of(term: Term) -> tuple[Wire, int] | None:
     return signal.wire, number - ((1 << (signal.width - 1)) if signal.signed else 0)
 
 
-def _runs(term: Term) -> Iterator[tuple[Slice, bool, bool] | None]:
+def _runs(term: Term) -> Iterator[tuple[terms.Slice, bool, bool] | None]:
     """(bits, whether they are ones, whether they are inverted), from the highest down."""
-    while isinstance(term, Binary) and term.kind in ("and_", "or_") and term.width == 1:
+    while isinstance(term, terms.Binary) and term.kind in ("and_", "or_") and term.width == 1:
         yield _run(term.x, term.kind == "and_")
         term = term.y
     yield _run(term, True)
 
 
-def _run(term: Term, ones: bool) -> tuple[Slice, bool, bool] | None:
-    inverted = isinstance(term, Not)
-    if isinstance(term, Not):
+def _run(term: Term, ones: bool) -> tuple[terms.Slice, bool, bool] | None:
+    inverted = isinstance(term, terms.Not)
+    if isinstance(term, terms.Not):
         term = term.x
-    if isinstance(term, Reduce):
+    if isinstance(term, terms.Reduce):
         if inverted or (term.kind == "all") != ones:
             return None
         term = term.x
@@ -82,13 +72,13 @@ def _run(term: Term, ones: bool) -> tuple[Slice, bool, bool] | None:
 # --- roundings --------------------------------------------------------------------------------
 
 
-def rounding_of(floor: Slice | Number, bit: Term) -> tuple[Wire, int, Rounding] | None:
+def rounding_of(floor: terms.Slice | terms.Number, bit: Term) -> tuple[Wire, int, Rounding] | None:
     """The wire, shift and mode of `floor + bit`; None if it is no rounding.
 
     The bit may depend on the highest bit of the fraction, on whether a lower one is set, on the
     lowest bit of the floor and on the sign. It is computed for one wire value of each kind.
     """
-    if isinstance(floor, Slice):
+    if isinstance(floor, terms.Slice):
         signal, shifts = floor.signal, [floor.low]
         if signal.signed and floor.low == signal.width - 1:
             shifts += [signal.width, signal.width + 1]  # beyond it, all bits are the sign
@@ -104,7 +94,7 @@ def rounding_of(floor: Slice | Number, bit: Term) -> tuple[Wire, int, Rounding] 
     return None
 
 
-def _rounds(signal: Signal, shift: int, rounding: Rounding, bit: Term) -> bool:
+def _rounds(signal: terms.Signal, shift: int, rounding: Rounding, bit: Term) -> bool:
     try:
         kinds = _kinds(signal, shift)
         given = [_value(bit, code, signal, shift) for code in kinds]
@@ -115,7 +105,7 @@ def _rounds(signal: Signal, shift: int, rounding: Rounding, bit: Term) -> bool:
     return bool(given == wanted.tolist())
 
 
-def _kinds(signal: Signal, shift: int) -> list[int]:
+def _kinds(signal: terms.Signal, shift: int) -> list[int]:
     """Bits of wire values that have every combination of what a rounding depends on."""
     places = {0, shift - 2, shift - 1, shift, signal.width - 1}
     inside = [place for place in sorted(places) if 0 <= place < signal.width]
@@ -125,16 +115,16 @@ def _kinds(signal: Signal, shift: int) -> list[int]:
     return found
 
 
-def _value(term: Term, code: int, signal: Signal, shift: int) -> int:
+def _value(term: Term, code: int, signal: terms.Signal, shift: int) -> int:
     """A bit for the bits of a wire."""
     match term:
-        case Binary("and_", x, y, 1):
+        case terms.Binary("and_", x, y, 1):
             return _value(x, code, signal, shift) & _value(y, code, signal, shift)
-        case Binary("or_", x, y, 1):
+        case terms.Binary("or_", x, y, 1):
             return _value(x, code, signal, shift) | _value(y, code, signal, shift)
-        case Not(x, 1):
+        case terms.Not(x, 1):
             return 1 - _value(x, code, signal, shift)
-        case Reduce("any", x):
+        case terms.Reduce("any", x):
             held = as_slice(x)
         case _:
             held = as_slice(term) if term.width == 1 else None
@@ -144,7 +134,7 @@ def _value(term: Term, code: int, signal: Signal, shift: int) -> int:
     return int(code >> held.low & (1 << held.width) - 1 != 0)
 
 
-def _check_kind(held: Slice, shift: int) -> None:
+def _check_kind(held: terms.Slice, shift: int) -> None:
     """The bits are all of those whose kind decides, so that one value of each kind suffices."""
     width = held.signal.width
     single = held.width == 1 and held.low in (shift - 1, shift, width - 1)
@@ -153,9 +143,9 @@ def _check_kind(held: Slice, shift: int) -> None:
         raise Malformed("a bit that no rounding depends on")
 
 
-def _signal(term: Term) -> Signal | None:
+def _signal(term: Term) -> terms.Signal | None:
     """The first wire of some gates."""
-    while isinstance(term, Binary):
+    while isinstance(term, terms.Binary):
         term = term.x
-    held = as_slice(term.x if isinstance(term, Reduce | Not) else term)
+    held = as_slice(term.x if isinstance(term, terms.Reduce | terms.Not) else term)
     return None if held is None else held.signal

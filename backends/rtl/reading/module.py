@@ -9,20 +9,10 @@ from typing import Any
 import numpy as np
 
 from hqc.backends.rtl.circuit import Circuit, Input, Op, Wire, Wrap, bounds_of, held_by
+from hqc.backends.rtl.reading import terms
 from hqc.backends.rtl.reading.bits import bits_of
 from hqc.backends.rtl.reading.ops import operation
-from hqc.backends.rtl.reading.terms import (
-    WIDEST,
-    Cat,
-    Malformed,
-    Signal,
-    Slice,
-    Term,
-    as_slice,
-    cat,
-    span_of,
-    typed,
-)
+from hqc.backends.rtl.reading.terms import Malformed, Term, as_slice, cat
 from hqc.backends.rtl.reading.text import Module, Statement
 from hqc.numerics.types import Codes, FixedType, Range
 
@@ -103,13 +93,13 @@ class _Reader:
     stalls: bool
     ops: list[Op] = field(default_factory=list)
     ranges: list[Range] = field(default_factory=list)
-    signals: dict[str, Signal] = field(default_factory=dict)
+    signals: dict[str, terms.Signal] = field(default_factory=dict)
     pins: list[Pin] = field(default_factory=list)
     places: dict[Wire, str] = field(default_factory=dict)
     waiting: tuple[str, int, bool] | None = None
     result: tuple[tuple[Wire, ...], int | None] | None = None
     registers: int = 0
-    used: list[Signal] = field(default_factory=list)
+    used: list[terms.Signal] = field(default_factory=list)
 
     def run(self) -> Logic:
         for statement in self.module.statements:
@@ -152,11 +142,11 @@ class _Reader:
             wire = self._add(operation(term, signed, self._emit), held_by(width, signed))
             stage = stage_ if stage_ is not None else -1
         self.places[wire] = statement.place
-        self._name(name, Signal(wire, width, signed, stage if stage >= 0 else None))
+        self._name(name, terms.Signal(wire, width, signed, stage if stage >= 0 else None))
 
     def _input(self, tree: tuple[Any, ...], width: int, signed: bool) -> Wire:
         """An element of x, as many bits of it as are there, read as the wire says."""
-        low, bits = span_of(*tree[1:], width=self.module.inputs.get("x", 0))
+        low, bits = terms.span_of(*tree[1:], width=self.module.inputs.get("x", 0))
         if bits != width:
             raise Malformed(f"{bits} bits drive {width}")
         self.pins.append(Pin(low, width, signed))
@@ -166,16 +156,16 @@ class _Reader:
     def _term(self, tree: tuple[Any, ...]) -> tuple[Term, int | None]:
         """An expression and the stage of everything it reads; None if that is constant."""
         self.used = []
-        term = typed(tree, self._signal, self.module.tables)
+        term = terms.typed(tree, self._signal, self.module.tables)
         return term, stage_of(signal.stage for signal in self.used)
 
-    def _signal(self, name: str) -> Signal:
+    def _signal(self, name: str) -> terms.Signal:
         if name not in self.signals:
             raise Malformed(f"{name} is not known here")
         self.used.append(self.signals[name])
         return self.signals[name]
 
-    def _name(self, name: str, signal: Signal) -> None:
+    def _name(self, name: str, signal: terms.Signal) -> None:
         taken = self.signals | self.module.inputs | self.module.outputs | self.module.tables
         if name in taken:
             raise Malformed(f"{name} has two drivers")
@@ -225,7 +215,7 @@ class _Reader:
 
 def _declared(sign: tuple[Any, ...], high: int, low: int) -> tuple[bool, int]:
     """Whether a vector is signed, and its width."""
-    if low or high >= WIDEST:
+    if low or high >= terms.WIDEST:
         raise Malformed("a vector that does not begin at bit 0, or is too wide")
     return sign[1] is not None, int(high) + 1
 
@@ -235,10 +225,10 @@ def _check_width(term: Term, width: int) -> None:
         raise Malformed(f"{term.width} bits drive {width}")
 
 
-def _elements(term: Term, width: int) -> list[Slice]:
+def _elements(term: Term, width: int) -> list[terms.Slice]:
     """The elements of a result, the first one lowest, each the low bits of a wire."""
-    parts = list(term.parts) if isinstance(term, Cat) else [term]
-    found: list[Slice] = []
+    parts = list(term.parts) if isinstance(term, terms.Cat) else [term]
+    found: list[terms.Slice] = []
     while parts:
         taken = [parts.pop()]
         while sum(part.width for part in taken) < width and parts:
@@ -287,7 +277,7 @@ def read_layout(module: Module, step: int, stalls: bool) -> Layout:
         try:
             one, name, pins = instance_of(statement)
             clock = tuple(pin for pin in _CLOCK if pin in pins)
-            y = as_slice(typed(pins["y"], _vectors(module.outputs), {}))
+            y = as_slice(terms.typed(pins["y"], _vectors(module.outputs), {}))
             place = len(rows) * step
             if y is None or (y.low, y.width) != (place, step) or set(pins) - {"x", "y", *clock}:
                 raise Malformed("the result does not go to the next place of y")
@@ -347,9 +337,9 @@ def instance_of(statement: Statement) -> tuple[str, str, dict[str, Any]]:
 def _vectors(widths: Mapping[str, int]) -> Any:
     """Ports as signals."""
 
-    def signal(name: str) -> Signal:
+    def signal(name: str) -> terms.Signal:
         if name not in widths:
             raise Malformed(f"{name} is not known here")
-        return Signal(-1, widths[name], False, None)
+        return terms.Signal(-1, widths[name], False, None)
 
     return signal
