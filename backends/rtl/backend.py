@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 from onnx_ir import Model
 
 from hqc.analysis.partition import Partition
-from hqc.backends.layers import Network
 from hqc.backends.layers.backend import LayerBackend
 from hqc.backends.layers.network import read_network
-from hqc.backends.rtl.circuit import Circuit, Input
+from hqc.backends.rtl.circuit import Input
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.names import KEYWORDS
 from hqc.backends.rtl.emission.project import RtlProject, write
@@ -95,7 +94,8 @@ class Rtl(LayerBackend):
         if chosen.reuse_factor < 1:  # no design has so many multipliers
             return Lowered(partition, chosen, tuple(found), None)
         try:
-            design = _design(read_network(model, partition), chosen)
+            network = read_network(model, partition)
+            design = share(lower(network), network, chosen.reuse_factor)
         except HqcError as error:
             if error.exit is Exit.TOOL:  # nothing is wrong with the model
                 raise
@@ -151,11 +151,6 @@ class Lowered:
         )
 
 
-def _design(network: Network, options: BackendOptions) -> Design:
-    """Lowered, with multipliers shared as the reuse factor allows."""
-    return share(lower(network), network, options.reuse_factor)
-
-
 # --- objections -----------------------------------------------------------------------------
 
 
@@ -168,7 +163,8 @@ class _Sizes:
     @classmethod
     def of(cls, design: Design, options: BackendOptions) -> _Sizes:
         steps = steps_of(design, options.reuse_factor)
-        return cls({b: copies_of(b, steps) * _operations(b.circuit) for b in design.blocks})
+        each = {b: len(b.circuit.ops) - len(b.circuit.inputs) for b in design.blocks}
+        return cls({block: copies_of(block, steps) * count for block, count in each.items()})
 
     @property
     def total(self) -> int:
@@ -177,10 +173,6 @@ class _Sizes:
     @property
     def largest(self) -> Block:
         return max(self.blocks, key=lambda block: self.blocks[block])
-
-
-def _operations(circuit: Circuit) -> int:
-    return len(circuit.ops) - len(circuit.inputs)
 
 
 def _too_many(sizes: _Sizes) -> list[Diagnostic]:

@@ -139,6 +139,7 @@ def _record(
 ) -> dict[str, Any]:
     inputs = zip(partition.inputs, names.inputs, design.inputs, strict=True)
     outputs = zip(partition.outputs, names.outputs, design.outputs, strict=True)
+    control = stages.latency + (stages.interval - 1).bit_length()  # valid bits, and the counter
     return {
         "version": 1,
         "top": names.top,
@@ -149,7 +150,7 @@ def _record(
         "longest_ns": stages.longest,
         "ii": stages.interval,
         "latency": stages.latency,
-        "registers_between": stages.between(design) + _control_bits(stages),
+        "registers_between": stages.between(design) + control,
         "ports": {
             "inputs": [_port(p.name, v, q.size, q.type, p.shape) for p, v, q in inputs],
             "outputs": [
@@ -165,11 +166,6 @@ def _port(
 ) -> dict[str, Any]:
     held = {"name": name, "verilog": verilog, "size": size, "width": type_.width}
     return held | {"signed": type_.signed, "type": str(type_), "shape": list(shape)}
-
-
-def _control_bits(stages: Schedule) -> int:
-    """Valid bits, and the counter of the initiation interval."""
-    return stages.latency + (stages.interval - 1).bit_length()
 
 
 def _block(design: Design, block: Block, stages: Schedule, names: TopNames) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Task:
         outputs = range(len(self.block.circuit.outputs))
         match self.spec:
             case Linear() as spec:
-                self._check_padding()
+                if self.block.fill != 0 and np.any(self.wiring.given == PADDING):
+                    raise Refuted(f"padding is {self.block.fill}, the layer's 0")
                 return prove_sums(self.subject, [self._sum(spec, output) for output in outputs])
             case Unary() as spec:
                 curves = [curve for output in outputs for curve in self._curves(spec, output)]
@@ -68,16 +69,12 @@ class Task:
 
     # --- sums ---------------------------------------------------------------------------------
 
-    def _check_padding(self) -> None:
-        if self.block.fill != 0 and np.any(self.wiring.given == PADDING):
-            raise Refuted(f"padding is {self.block.fill}, the layer's 0")
-
     def _sum(self, spec: Linear, output: int) -> Sum:
         taps, column = self._taps(output), output % spec.width
         weight = np.zeros(self.wiring.reads.shape[1], spec.weight.dtype)
         weight[taps.start : taps.stop] = spec.weight[:, column]
         for tap in self.wiring.missing():
-            if not weight[tap] or self._always_padding(tap):
+            if not weight[tap] or np.all(self.wiring.reads[:, tap] == PADDING):
                 continue
             same = self.wiring.input_of(tap)
             if same is None:
@@ -89,9 +86,6 @@ class Task:
         again[np.unique(self.wiring.taps, return_index=True)[1]] = False
         bias = int(spec.bias[column])
         return Sum(output, np.where(again, 0, held), bias, spec.fraction, spec.result)
-
-    def _always_padding(self, tap: int) -> bool:
-        return bool(np.all(self.wiring.reads[:, tap] == PADDING))
 
     # --- functions of one element ---------------------------------------------------------------
 

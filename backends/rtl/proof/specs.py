@@ -197,29 +197,26 @@ def _merge(layer: layers.Merge, types: Sequence[FixedType], sizes: Sequence[int]
 # --- element by element -----------------------------------------------------------------------
 
 
-def _rows(layer: Layer, rows: Sequence[Layer], type_: FixedType, size: int) -> dict[str, Any]:
-    """The attributes of a layer whose element i has the constants of row i modulo the rows."""
+def _rows(
+    rows: Sequence[Layer], names: Sequence[Any], type_: FixedType, size: int
+) -> dict[str, Any]:
+    """The attributes of a layer whose element i has the constants of row i modulo the rows.
+
+    Rows of one name are one function.
+    """
 
     def function(row: Layer) -> Callable[[Codes], Codes]:
         return lambda codes: evaluate(row, [codes.reshape(-1, 1)], [type_]).reshape(-1)
 
-    reads = np.arange(size)[:, None]
-    keys = np.arange(size) % len(rows)
-    functions = [function(row) for row in rows]
+    first: dict[Any, int] = {}
+    keys = np.array([first.setdefault(name, number) for number, name in enumerate(names)])
     return {
-        "reads": reads,
+        "reads": np.arange(size)[:, None],
         "width": 1,
-        "result": layer.result,
-        "keys": keys,
-        "functions": functions,
+        "result": rows[0].result,
+        "keys": keys[np.arange(size) % len(rows)],
+        "functions": [function(row) for row in rows],
     }
-
-
-def _distinct(found: dict[str, Any], names: Sequence[Any]) -> dict[str, Any]:
-    """The same with one key for rows of one name."""
-    first = {name: number for number, name in reversed(list(enumerate(names)))}
-    keys = np.array([first[name] for name in names])
-    return {**found, "keys": keys[found["keys"]]}
 
 
 @spec_of.register
@@ -239,14 +236,13 @@ def _requantise(layer: layers.Requantise, types: Sequence[FixedType], sizes: Seq
     names = list(zip(scale.tolist(), bias.tolist(), strict=True))
     shifts = finest - own, finest - layer.bias.type.fraction
     linear = [(a << shifts[0], b << shifts[1], finest) for a, b in names]
-    found = _rows(layer, rows, types[0], sizes[0])
-    return Unary(**_distinct(found, names), linear=linear)
+    return Unary(**_rows(rows, names, types[0], sizes[0]), linear=linear)
 
 
 @spec_of.register
 def _activation(layer: layers.Activation, types: Sequence[FixedType], sizes: Sequence[int]) -> Spec:
     linear = [(1, 0, types[0].fraction)] if layer.function == "cast" else []
-    return Unary(**_rows(layer, [layer], types[0], sizes[0]), linear=linear)
+    return Unary(**_rows([layer], [0], types[0], sizes[0]), linear=linear)
 
 
 @spec_of.register
@@ -254,14 +250,14 @@ def _threshold(layer: layers.Threshold, types: Sequence[FixedType], sizes: Seque
     held = layer.thresholds
     rows = [replace(layer, thresholds=Constant(row[None], held.type)) for row in held.codes]
     names = [row.tobytes() for row in held.codes]
-    return Unary(**_distinct(_rows(layer, rows, types[0], sizes[0]), names))
+    return Unary(**_rows(rows, names, types[0], sizes[0]))
 
 
 @spec_of.register
 def _table(layer: layers.Table, types: Sequence[FixedType], sizes: Sequence[int]) -> Spec:
     rows = [replace(layer, table=Constant(r[None], layer.table.type)) for r in layer.table.codes]
     names = [row.tobytes() for row in layer.table.codes]
-    return Unary(**_distinct(_rows(layer, rows, types[0], sizes[0]), names))
+    return Unary(**_rows(rows, names, types[0], sizes[0]))
 
 
 @spec_of.register

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from hqc.backends.rtl.circuit import Circuit, Op, Wire
 from hqc.backends.rtl.proof.cones import Cone, fits, settled, sweep
@@ -119,7 +120,8 @@ class Subject:
             own = question.output if alone else -1
             key = (own, question.name, question.maps, question.cone.ops)
             groups.setdefault(key, []).append(question)
-        total = sum(_last(group) - _first(group) + 1 for group in groups.values())
+        spans = [_span(group) for group in groups.values()]
+        total = sum(last - first + 1 for first, last in spans)
         if total > limit:
             raise Undecided(f"{total:,} cases are more than {limit:,}")
         if not all(self.fits(q.cone, [Range(q.first, q.last)]) for q in questions):
@@ -127,7 +129,7 @@ class Subject:
         return sum(self._answer(group) for group in groups.values())
 
     def _answer(self, group: list[Question]) -> int:
-        first, last = _first(group), _last(group)
+        first, last = _span(group)
         wrong, cases = self._sweep(group[0], first, last)
         if wrong is None:
             return cases
@@ -142,7 +144,7 @@ class Subject:
 
     def _sweep(self, question: Question, first: int, last: int) -> tuple[Refuted | None, int]:
         cone = question.cone
-        values = [_line(factor, offset) for factor, offset in question.maps]
+        values = [partial(_line, factor, offset) for factor, offset in question.maps]
         try:
             done = sweep(cone, values, first, last, question.expected)
         except OverflowError as reason:
@@ -196,20 +198,14 @@ class Subject:
         return Range(max(reach.lo, seen.lo), min(reach.hi, seen.hi))
 
 
-def _line(factor: int, offset: int) -> Callable[[Codes], Codes]:
-    def line(variable: Codes) -> Codes:
-        found: Codes = variable * factor + offset
-        return found
-
-    return line
+def _line(factor: int, offset: int, variable: Codes) -> Codes:
+    found: Codes = variable * factor + offset
+    return found
 
 
-def _first(group: Sequence[Question]) -> int:
-    return min(question.first for question in group)
-
-
-def _last(group: Sequence[Question]) -> int:
-    return max(question.last for question in group)
+def _span(group: Sequence[Question]) -> tuple[int, int]:
+    """The first and the last value of all variables."""
+    return min(question.first for question in group), max(question.last for question in group)
 
 
 def _text(bounds: Range) -> str:

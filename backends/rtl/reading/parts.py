@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 import numpy as np
 
 from hqc.backends.rtl.circuit import held_by
@@ -23,56 +21,46 @@ class Parts:
     def __init__(self) -> None:
         self.types: dict[str, FixedType] = {}
         self.sizes: dict[str, int] = {}
-        self._firsts: list[int] = []
-        self._names: list[str] = []
-        self._bits = 0
+        self.firsts: dict[str, int] = {}
+        self.count = self._bits = 0
         self._elements: Elements | None = None
 
     def add(self, name: str, size: int, type_: FixedType) -> Span:
         """Number the elements of a port or block; the bits they have."""
         if name in self.types:
             raise Malformed(f"two blocks are called {name}")
-        self._firsts.append(self.count)
-        self._names.append(name)
-        self.types[name], self.sizes[name] = type_, size
+        self.firsts[name], self.types[name], self.sizes[name] = self.count, type_, size
+        self.count += size
         start, self._bits = self._bits, self._bits + size * type_.width
         self._elements = None
         return start, size * type_.width
 
-    @property
-    def count(self) -> int:
-        """Elements of all."""
-        return self._firsts[-1] + self.sizes[self._names[-1]] if self._names else 0
-
     def picked(self, bits: Codes, signed: bool) -> tuple[Codes, set[int]]:
         """Elements that rows of bits are, as `Elements.picked` says."""
         if self._elements is None:
-            vectors = [(self.sizes[name], self.types[name]) for name in self._names]
+            vectors = [(self.sizes[name], self.types[name]) for name in self.types]
             self._elements = Elements.of(vectors)
         return self._elements.picked(bits, signed)
-
-    def first(self, name: str) -> int:
-        """The number of element 0 of a part."""
-        return self._firsts[self._names.index(name)]
 
     def owner(self, element: int) -> str:
         """The part an element is of."""
         if not 0 <= element < self.count:
             raise Malformed("an element of nothing")
-        return self._names[bisect_right(self._firsts, element) - 1]
+        return next(name for name, first in reversed(self.firsts.items()) if first <= element)
 
     def owners(self, elements: Codes) -> tuple[str, ...]:
         """The parts some elements are of, in order; the first part if there is none."""
         real = np.unique(elements[elements >= 0]).tolist()
         found = {self.owner(element) for element in real}
-        return tuple(name for name in self._names if name in found) or tuple(self._names[:1])
+        names = tuple(self.types)
+        return tuple(name for name in names if name in found) or names[:1]
 
     def index(self, elements: Codes, sources: tuple[str, ...]) -> Codes:
         """Elements by their place among those of some parts; -1 stays."""
         table = np.full(self.count + 1, -1, np.int64)
         start = 0
         for name in sources:
-            first, size = self.first(name), self.sizes[name]
+            first, size = self.firsts[name], self.sizes[name]
             table[first : first + size] = np.arange(start, start + size)
             start += size
         found: Codes = table[elements]

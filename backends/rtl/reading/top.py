@@ -235,7 +235,7 @@ class _Top:
         port, found = outputs[name], self._pick(tree)
         index, fills = self._fields(found.bits, port.size, port.type)
         source = self.parts.owner(int(index[0]))
-        first, size = self.parts.first(source), self.parts.sizes[source]
+        first, size = self.parts.firsts[source], self.parts.sizes[source]
         if fills or not np.array_equal(index, np.arange(first, first + size)):
             raise Malformed("an output port that is not the elements of one block, in order")
         if found.stage not in (None, self.latency):
