@@ -94,8 +94,8 @@ def matrix_features(weight: Codes, lo: Codes, hi: Codes, offset: Codes | None = 
     varies = (lo < hi) & np.any(weight != 0, axis=1)
     weight, lo, hi = weight[varies], lo[varies], hi[varies]
     columns, turned = _distinct(weight, None if offset is None else offset != 0)
-    low, high = _bounds(columns, lo, hi)
-    widths = bits_of(low, high)
+    up, down = np.maximum(columns, 0), np.minimum(columns, 0)
+    widths = bits_of(lo @ up + hi @ down, hi @ up + lo @ down)
     planes = digit_planes(columns)
     digits = np.abs(planes).sum(axis=(0, 1), dtype=np.int64)
     several = digits > 1
@@ -141,11 +141,6 @@ def _distinct(weight: Codes, free: Array | None) -> tuple[Codes, Array]:
     single = (columns != 0).sum(axis=0) == 1
     turned = (signed[1] > 0) & (single | (signed[0] > 0))
     return columns, turned
-
-
-def _bounds(columns: Codes, lo: Codes, hi: Codes) -> tuple[Codes, Codes]:
-    up, down = np.maximum(columns, 0), np.minimum(columns, 0)
-    return lo @ up + hi @ down, hi @ up + lo @ down
 
 
 def _spans(planes: Array) -> Codes:

@@ -79,8 +79,7 @@ def _everywhere(layer: Layer, x: Bounds) -> Bounds:
 
 
 def _dense(layer: layers.Dense, sources: list[Bounds], tally: OperationCounts) -> Bounds:
-    x = sources[0]
-    return _sums(layer, x, layer.weight.codes, layer.bias.codes, tally)
+    return _sums(layer, sources[0], layer.weight.codes, layer.bias.codes, tally)
 
 
 def _conv(layer: layers.Conv, sources: list[Bounds], tally: OperationCounts) -> Bounds:

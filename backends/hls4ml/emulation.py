@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,16 +71,6 @@ class CompiledEmulator:
         """
         arrays = [to_hardware(native.codes_of(port, codes)) for port in self.partition.inputs]
         return self._call("hqc_run_codes", arrays, threads)
-
-    def run_reals(
-        self, values: Mapping[str, Array], threads: int | None = None
-    ) -> dict[str, Codes]:
-        """Output codes for real inputs (float64), rounded by the C++ types of the input ports."""
-        arrays = [
-            np.ascontiguousarray(to_hardware(values[port.name]), np.float64)
-            for port in self.partition.inputs
-        ]
-        return self._call("hqc_run_reals", arrays, threads)
 
     def _call(
         self, function: str, arrays: Sequence[Array], threads: int | None

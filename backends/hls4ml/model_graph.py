@@ -178,6 +178,8 @@ def _layer(layer: Layer, stream: bool, flavour: Flavour, options: BackendOptions
     if isinstance(layer, layers.Requantise):
         return found | data | numbers(layer) | {"class_name": "BatchNormalization"}
     if isinstance(layer, layers.Activation):
+        from hls4ml.model.types import NamedType
+
         function = {"relu": "relu", "cast": "linear"}[layer.function]
         table = precision(layer.result, flavour)  # the templates name a table type, unused here
         return found | {
@@ -185,7 +187,7 @@ def _layer(layer: Layer, stream: bool, flavour: Flavour, options: BackendOptions
             "activation": function,
             "n_in": layer.size,
             "table_size": 1,
-            "table_t": _named(f"{layer.name}_table_t", table),
+            "table_t": NamedType(f"{layer.name}_table_t", table),
         }
     if isinstance(layer, layers.Merge):
         return found | {"class_name": "Merge", "op": layer.function}
@@ -270,9 +272,3 @@ def _precision_classes() -> dict[str, type[Any]]:
         )
         for spelling in ("ap", "ac")
     }
-
-
-def _named(name: str, precision_: Any) -> Any:
-    from hls4ml.model.types import NamedType
-
-    return NamedType(name, precision_)

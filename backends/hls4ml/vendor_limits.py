@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from hqc.backends.layers import Conv, Dense, Layer, Network, Rearrange
 from hqc.backends.layers.layout import flows, packet
 from hqc.diagnostics import Diagnostic
@@ -30,7 +32,7 @@ def too_large(
 
 def _wide(network: Network, limit: int) -> list[Diagnostic]:
     """Elements side by side: of an array; of a packet, or of what a dense layer collects."""
-    width = _collected if network.stream else _size
+    width = _collected if network.stream else attrgetter("size")
     large = [layer for layer in network.layers if width(layer) > limit]
     if not large:
         return []
@@ -87,10 +89,6 @@ def _products(layer: Layer, limit: int, options: BackendOptions) -> list[Diagnos
 def _collected(layer: Layer) -> int:
     n_in = layer.weight.codes.shape[0] if isinstance(layer, Dense) else 0
     return max(packet(layer), n_in)
-
-
-def _size(layer: Layer) -> int:
-    return layer.size
 
 
 def _warning(

@@ -10,7 +10,7 @@ from hqc.backends.hls4ml.custom_layers import has_own_template
 from hqc.backends.hls4ml.model_graph import CATAPULT, VITIS, Flavour
 from hqc.backends.layers import Layer, Network
 from hqc.backends.layers.template_parameters import layer_types
-from hqc.diagnostics import Diagnostic
+from hqc.diagnostics import Diagnostic, Location
 
 _CHAIN = (layers.Input, layers.Dense, layers.Requantise, layers.Activation)
 
@@ -60,28 +60,29 @@ FAMILIES = {
 
 def unknown(network: Network, family: Family, io_type: str) -> list[Diagnostic]:
     """What the backend's templates do not compute exactly."""
-    name, found = family.flavour.hls4ml, []
+    name = family.flavour.hls4ml
+    found: list[Diagnostic] = []
+
+    def refuse(message: str, help_: str, where: Location | None = None) -> None:
+        found.append(Diagnostic("HQC401", message, where or Location(), helps=(help_,)))
+
     for layer in network.layers:
         own = has_own_template(layer)
         if (own and not family.own) or not (own or isinstance(layer, family.layers)):
             message = f"hls4ml's {name} has no exact template of a {type(layer).__name__} layer"
-            helps = ("use Vitis, Vivado or Catapult",)
-            found.append(Diagnostic("HQC401", message, layer.where, helps=helps))
+            refuse(message, "use Vitis, Vivado or Catapult", layer.where)
         if not family.one_bit and any(x.width == 1 for x in layer_types(layer).values()):
             message = f"{name}'s ac_fixed has no type of one bit"
-            helps = ("use two bits, or Quartus",)
-            found.append(Diagnostic("HQC401", message, layer.where, helps=helps))
+            refuse(message, "use two bits, or Quartus", layer.where)
         readers = sum(other.sources.count(layer.name) for other in network.layers)
         streamed = isinstance(layer, _CHAIN) and readers + (layer.name in network.outputs) <= 1
         if io_type == "io_stream" and family.streams and not streamed:
             message = "streams carry a chain of Dense, requantising and activation layers only"
-            helps = ("use io_type='io_parallel'",)
-            found.append(Diagnostic("HQC401", message, layer.where, helps=helps))
+            refuse(message, "use io_type='io_parallel'", layer.where)
     if io_type not in ("io_parallel", "io_stream") or (
         io_type == "io_stream" and not family.streams
     ):
-        helps = ("use io_type='io_parallel'",)
-        found.append(Diagnostic("HQC401", f"{io_type} is not checked for {name}", helps=helps))
+        refuse(f"{io_type} is not checked for {name}", "use io_type='io_parallel'")
     return found
 
 

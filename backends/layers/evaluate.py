@@ -169,16 +169,12 @@ def _requantise(
     layer: layers.Requantise, sources: Sequence[Codes], types: Sequence[FixedType]
 ) -> Codes:
     x = sources[0].reshape(len(sources[0]), -1)
-    scale, bias = (_spread(c.codes, x.shape[1]) for c in (layer.scale, layer.bias))
+    # element i has the constants at i modulo their number
+    scale, bias = (np.resize(c.codes, x.shape[1]) for c in (layer.scale, layer.bias))
     fraction = types[0].fraction + layer.scale.type.fraction
     return _assign(
         *_sum(_product(x, scale), fraction, bias, layer.bias.type.fraction), layer.result
     )
-
-
-def _spread(codes: Codes, size: int) -> Codes:
-    """Element i of a constant is at i modulo its length."""
-    return np.resize(codes, size)
 
 
 @evaluate.register

@@ -28,7 +28,12 @@ class Builder:
         for wire in reversed(range(len(self.ops))):
             if wire in needed:
                 needed.update(operands(self.ops[wire]))
-        return _picked(self, sorted(needed), outputs)
+        wires = sorted(needed)
+        place = {wire: number for number, wire in enumerate(wires)}
+        moved = [place.get(wire, -1) for wire in range(len(self.ops))]
+        made = tuple(rewire(self.ops[wire], moved) for wire in wires)
+        ranges = tuple(self.ranges[wire] for wire in wires)
+        return Circuit(made, ranges, tuple(place[wire] for wire in outputs))
 
     def add(self, op: Op, within: Range | None = None) -> Wire:
         """The wire of an operation.
@@ -57,6 +62,11 @@ class Builder:
     def constant(self, value: int) -> Wire:
         """A number."""
         return self.add(ops.Constant(value))
+
+    def known(self, x: Wire) -> Wire:
+        """A wire, or the number that it always is."""
+        bounds = self.ranges[x]
+        return self.constant(bounds.lo) if bounds.lo == bounds.hi else x
 
     def plus(
         self,
@@ -123,11 +133,3 @@ class Builder:
 
     def _is(self, x: Wire, value: int) -> bool:
         return self.ranges[x] == Range(value, value)
-
-
-def _picked(builder: Builder, wires: Sequence[Wire], outputs: Sequence[Wire]) -> Circuit:
-    place = {wire: number for number, wire in enumerate(wires)}
-    moved = [place.get(wire, -1) for wire in range(len(builder.ops))]
-    ops = tuple(rewire(builder.ops[wire], moved) for wire in wires)
-    ranges = tuple(builder.ranges[wire] for wire in wires)
-    return Circuit(ops, ranges, tuple(place[wire] for wire in outputs))

@@ -216,6 +216,11 @@ def held_by(width: int, signed: bool) -> Range:
     return Range(low, low + (1 << width) - 1)
 
 
+def width_of(bounds: Range) -> int:
+    """Bits of a wire: signed where its range is below 0, else unsigned; at least 1."""
+    return bounds.fit().width
+
+
 def kept(op: Op, ranges: Sequence[Range]) -> Wire | None:
     """The operand that an operation hands on unchanged, for all that the wires can be."""
     match op:

@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterable
 
 from hqc.backends.rtl import circuit as ops
 from hqc.backends.rtl.builder import Builder
-from hqc.backends.rtl.circuit import Circuit, Op, Wire, operands
+from hqc.backends.rtl.circuit import Circuit, Op, Wire, operands, width_of
 from hqc.numerics.types import Range, Rounding
 
 #: A way to compute the result from the argument's wire.
 Form = Callable[[Builder, Wire], Wire]
 #: Inputs of one look-up table, and bits of its truth table.
 _LUT_INPUTS, _LUT_BITS = 6, 64
-
-
-def width(bounds: Range) -> int:
-    """Bits of a wire."""
-    return bounds.fit().width
 
 
 def adder_bits(circuit: Circuit) -> int:
@@ -62,9 +57,9 @@ def _adder(op: ops.Add, circuit: Circuit, result: Range) -> int:
     low_x, low_y = (_zeros(circuit, wire, by) for wire, by in ((op.x, op.left), (op.y, op.right)))
     x, y = (circuit.ranges[wire] for wire in (op.x, op.y))
     for low, other, by in ((low_x, y, op.right), (low_y, x, op.left)):
-        if low >= width(other) + by and other.lo >= 0 and not op.minus:
+        if low >= width_of(other) + by and other.lo >= 0 and not op.minus:
             return 0  # the operands do not overlap
-    return max(0, width(result) - (low_y if op.minus else max(low_x, low_y)))
+    return max(0, width_of(result) - (low_y if op.minus else max(low_x, low_y)))
 
 
 def _zeros(circuit: Circuit, wire: Wire, shift: int) -> int:
@@ -82,20 +77,20 @@ def _luts(op: Op, circuit: Circuit, result: Range) -> float:
             return _adder(op, circuit, result)
         case ops.RoundShift(_, shift, rounding):
             exact = shift <= 0 or rounding is Rounding.FLOOR
-            return 0 if exact else width(result) + shift / (_LUT_INPUTS - 1)
+            return 0 if exact else width_of(result) + shift / (_LUT_INPUTS - 1)
         case ops.Clamp(x, lo, hi):
             bounds = sum(b not in (None, 0) for b in (lo, hi))
-            return width(result) / 2 + bounds * _compare(width(ranges[x]))
+            return width_of(result) / 2 + bounds * _compare(width_of(ranges[x]))
         case ops.Product(x, y):
-            return width(ranges[x]) * width(ranges[y])
+            return width_of(ranges[x]) * width_of(ranges[y])
         case ops.Larger(x, y):
-            return width(result) / 2 + max(width(ranges[x]), width(ranges[y])) / 2
+            return width_of(result) / 2 + max(width_of(ranges[x]), width_of(ranges[y])) / 2
         case ops.AtLeast(x, threshold):
-            return 0 if threshold == 0 else _compare(width(ranges[x]))
+            return 0 if threshold == 0 else _compare(width_of(ranges[x]))
         case ops.Lookup(x, _, table):
-            return width(result) * table_bit(len(table))
+            return width_of(result) * table_bit(len(table))
         case ops.Select():
-            return width(result) / 2
+            return width_of(result) / 2
     return 0
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hqc.backends.rtl import circuit as ops
-from hqc.backends.rtl.circuit import Circuit, Op
-from hqc.backends.rtl.emission.widths import adder, common_width, width_of
+from hqc.backends.rtl.circuit import Circuit, Op, width_of
+from hqc.backends.rtl.emission.widths import adder, common_width
 from hqc.numerics.types import Range, Rounding
 
 #: Picoseconds of a lookup table and the wire to it, and of one bit of a carry chain.

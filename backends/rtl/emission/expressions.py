@@ -38,8 +38,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hqc.backends.rtl import circuit as ops
-from hqc.backends.rtl.circuit import Op, Wire
-from hqc.backends.rtl.emission.widths import adder, common_width, width_of
+from hqc.backends.rtl.circuit import Op, Wire, width_of
+from hqc.backends.rtl.emission.widths import adder, common_width
 from hqc.numerics.types import Range, Rounding
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hqc.backends.rtl.circuit import Circuit, Product
+from hqc.backends.rtl.circuit import Circuit, Product, width_of
 from hqc.backends.rtl.cost import luts
 from hqc.backends.rtl.design import Block, Design
-from hqc.backends.rtl.emission.widths import width_of
 
 #: A six-input table adds three inputs to a multiplexer, and holds 64 constants.
 _SELECTED, _CONSTANTS = 3, 64

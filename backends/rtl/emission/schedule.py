@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hqc.backends.rtl.circuit import Circuit, Constant, Input, operands
+from hqc.backends.rtl.circuit import Circuit, Constant, Input, operands, width_of
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.delays import CARRY, delays, selection
 from hqc.backends.rtl.emission.retiming import retime
 from hqc.backends.rtl.emission.timing import SPAN, Graph, Timing
-from hqc.backends.rtl.emission.widths import width_of
 from hqc.numerics.types import Codes
 
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hqc.backends.rtl.circuit import width_of
 from hqc.backends.rtl.design import Block
 from hqc.backends.rtl.emission.expressions import concatenate, literal
 from hqc.backends.rtl.emission.timing import Timing
 from hqc.backends.rtl.emission.verilog import clock_of, module, numbers_of, stacked, vector
-from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, gather
 
 

@@ -36,14 +36,11 @@ def share(design: Design, network: Network, factor: int) -> Design:
             fraction = design.of(block.sources[0]).type.fraction
             size = sum(design.of(name).size for name in block.sources)
             other = _Products(layer, block, fraction).block(size)
-            if _fits(other) and cost(other, factor) < area(block.circuit):
+            fits = all(r.magnitude_bits <= INT64_BITS for r in other.circuit.ranges)
+            if fits and cost(other, factor) < area(block.circuit):
                 block = other
         blocks.append(block)
     return replace(design, blocks=tuple(blocks))
-
-
-def _fits(block: Block) -> bool:
-    return all(bounds.magnitude_bits <= INT64_BITS for bounds in block.circuit.ranges)
 
 
 class _Products:
@@ -69,26 +66,18 @@ class _Products:
 
     def block(self, size: int) -> Block:
         """The block; `size` elements of the sources stand before the constants."""
-        wires = self.builder.inputs
-        n = len(self.weight)
-        terms = []
-        for row in range(n):
-            ends = self.ends[row]
-            product = self.builder.product(self._held(wires[row]), self._held(wires[n + row]))
-            terms.append((product, ends))
-        total, ends = self._tree(terms)
-        output = self._result(total, ends, self._held(wires[2 * n]))
+        wires, n = self.builder.inputs, len(self.weight)
+        known = self.builder.known
+        pairs = zip(wires[:n], wires[n : 2 * n], strict=True)
+        products = [self.builder.product(known(x), known(weight)) for x, weight in pairs]
+        total, ends = self._tree(list(zip(products, self.ends, strict=True)))
+        output = self._result(total, ends, known(wires[2 * n]))
         numbers = np.concatenate([self.layer.weight.codes, self.layer.bias.codes[None]]).T
         places = size + np.arange(numbers.size).reshape(numbers.shape)
         index: Codes = np.concatenate([np.repeat(self.old.index, len(numbers), 0), places], axis=1)
         circuit = self.builder.finish([output])
         constants = tuple(int(number) for number in numbers.reshape(-1))
         return replace(self.old, circuit=circuit, index=index, constants=constants)
-
-    def _held(self, wire: Wire) -> Wire:
-        """A wire, or the number that it always is."""
-        bounds = self.builder.ranges[wire]
-        return self.builder.constant(bounds.lo) if bounds.lo == bounds.hi else wire
 
     def _tree(
         self, terms: list[tuple[Wire, tuple[Array, Array]]]

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hqc.backends.rtl.circuit import Input
+from hqc.backends.rtl.circuit import Input, width_of
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.emission.expressions import literal
 from hqc.backends.rtl.emission.names import Names, comment
 from hqc.backends.rtl.emission.schedule import Schedule
 from hqc.backends.rtl.emission.verilog import has_logic, numbers_of, vector
-from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
 from hqc.numerics.types import FixedType
 

@@ -41,11 +41,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from hqc.backends.rtl.circuit import Circuit, Constant, Input, Lookup, Op, Wire, operands
+from hqc.backends.rtl.circuit import Circuit, Constant, Input, Lookup, Op, Wire, operands, width_of
 from hqc.backends.rtl.design import Block
 from hqc.backends.rtl.emission.expressions import Operand, concatenate, expression, literal, words
 from hqc.backends.rtl.emission.timing import Timing
-from hqc.backends.rtl.emission.widths import width_of
 from hqc.backends.rtl.emission.wiring import Bus, concatenation, elements_of, gather
 from hqc.numerics.types import FixedType, Range
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hqc.backends.rtl.circuit import Add
+from hqc.backends.rtl.circuit import Add, width_of
 from hqc.numerics.types import Range
-
-
-def width_of(bounds: Range) -> int:
-    """Bits of a wire: signed where its range is below 0, else unsigned; at least 1."""
-    return bounds.fit().width
 
 
 def common_width(x: Range, y: Range) -> int:

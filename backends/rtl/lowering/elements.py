@@ -62,12 +62,8 @@ class Start:
 
     def __init__(self, sources: Sources, index: Codes, fill: int = 0) -> None:
         self.sources, self.index, self.fill = sources, index, fill
-        ranges = sources.elements.joined(index, fill)
-        self.builder = Builder(ranges)
-        self.wires: tuple[Wire, ...] = tuple(
-            self.builder.constant(r.lo) if r.lo == r.hi else wire
-            for wire, r in zip(self.builder.inputs, ranges, strict=True)
-        )
+        self.builder = Builder(sources.elements.joined(index, fill))
+        self.wires: tuple[Wire, ...] = tuple(map(self.builder.known, self.builder.inputs))
 
     def block(self, layer: Layer, kind: str, outputs: Sequence[Wire]) -> Block:
         """The block of a layer with these results."""

@@ -88,12 +88,11 @@ class RtlEmulator:
         samples = samples_of(held)
         sizes = [wires.size for wires in self.interface.inputs]
         given = [a.reshape(samples, size) for a, size in zip(held, sizes, strict=True)]
-        results = self._simulate(given, samples) if samples else self._nothing()
+        results = [np.empty((0, wires.size), np.int64) for wires in self.interface.outputs]
+        if samples:
+            results = self._simulate(given, samples)
         found = zip(self.partition.outputs, results, strict=True)
         return {port.name: from_hardware(array, port.shape) for port, array in found}
-
-    def _nothing(self) -> list[Codes]:
-        return [np.empty((0, wires.size), np.int64) for wires in self.interface.outputs]
 
     def _simulate(self, given: Sequence[Codes], samples: int) -> list[Codes]:
         if samples < _FEWEST:

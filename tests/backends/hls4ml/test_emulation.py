@@ -19,6 +19,7 @@ from support.backend_graphs import (
 from support.emulation_runs import (
     assert_same,
     by_backend,
+    run_reals,
     run_test_bench,
     shared_cache,  # noqa: F401 - a fixture
 )
@@ -77,7 +78,7 @@ def test_shared_multipliers_and_real_inputs(backend: Vitis, tmp_path: Path) -> N
         array[:1000] = np.round(array[:1000] * 32) / 32
         array[:500] *= 4
     host = parts.encode({p.external: reals[p.name] for p in parts.inputs})
-    assert_same(emulator.run_reals(reals), emulator.run(host), parts)
+    assert_same(run_reals(emulator, reals), emulator.run(host), parts)
 
 
 @pytest.mark.long
