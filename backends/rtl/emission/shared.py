@@ -56,8 +56,8 @@ class _Products:
         self.weight = layer.weight.codes.astype(object)
         inputs = block.circuit.inputs
         self.ends = [self._ends(row, x) for row, x in zip(self.weight, inputs, strict=True)]
-        ranges = [*inputs, *(_over(row) for row in (*self.weight, layer.bias.codes))]
-        self.builder = Builder(ranges)
+        rows = (*self.weight, layer.bias.codes)
+        self.builder = Builder([*inputs, *(Range(int(r.min()), int(r.max())) for r in rows)])
 
     @staticmethod
     def _ends(row: Array, x: Range) -> tuple[Array, Array]:
@@ -103,7 +103,3 @@ class _Products:
         within = Range(int(low.min()), int(high.max()))
         wire = self.builder.plus(total, bias, left, right, within=within)
         return self.builder.assign(wire, finest, self.layer.result)
-
-
-def _over(codes: Array) -> Range:
-    return Range(int(codes.min()), int(codes.max()))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from hqc.numerics.types import Codes, Range
 
@@ -116,7 +115,8 @@ def _of_shift(steps: _Steps, slope: Fraction, shift: int) -> Iterator[Scaling]:
         low, high = part.offsets(factors, shift)
         exact = low <= high
         factors, low, high = factors[exact], low[exact], high[exact]
-    order = np.argsort(_digits_of(factors), kind="stable")[:_KEPT]
+    digits = np.bitwise_count(factors ^ (3 * factors))
+    order = np.argsort(digits, kind="stable")[:_KEPT]
     for factor, first, last in zip(factors[order], low[order], high[order], strict=True):
         yield Scaling(int(factor), _roundest(int(first), int(last)), shift)
 
@@ -136,8 +136,3 @@ def _roundest(low: int, high: int) -> int:
 def _digits(number: int) -> int:
     """Signed digits that are not 0."""
     return (abs(number) ^ (3 * abs(number))).bit_count()
-
-
-def _digits_of(numbers: Codes) -> npt.NDArray[np.uint8]:
-    found: npt.NDArray[np.uint8] = np.bitwise_count(numbers ^ (3 * numbers))
-    return found

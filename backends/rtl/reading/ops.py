@@ -241,7 +241,10 @@ def _larger(condition: terms.Binary, term: terms.Choice) -> Op:
     """A maximum; the comparison must hold both operands as numbers of its kind."""
     left, right = condition.x, condition.y
     compared = [_lowest(_unsigned(side)).signal for side in (left, right)]
-    signed = all(isinstance(side, terms.Signed) or _is_signed(side) for side in (left, right))
+    signed = all(
+        isinstance(side, terms.Signed) or (isinstance(side, terms.Slice) and side.signed)
+        for side in (left, right)
+    )
     for x in compared:
         bits = x.width + (signed and not x.signed)
         if bits > left.width or (x.signed and not signed):
@@ -250,10 +253,6 @@ def _larger(condition: terms.Binary, term: terms.Choice) -> Op:
     if chosen != [x.wire for x in compared]:
         raise Malformed("a choice of other wires than those compared")
     return ops.Larger(chosen[0], chosen[1])
-
-
-def _is_signed(term: Term) -> bool:
-    return isinstance(term, terms.Slice) and term.signed
 
 
 def _unsigned(term: Term) -> Term:
