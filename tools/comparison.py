@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-__all__ = ["Comparison", "Figure", "number", "versions"]
-
 
 @dataclass(frozen=True)
 class Figure:

@@ -21,8 +21,6 @@ from hqc.backends.layers import (
 )
 from hqc.numerics.types import Codes, FixedType, Overflow, Range, Rounding
 
-__all__ = ["KINDS", "random_matrix", "random_network"]
-
 #: Kinds, and how many of each 104 layers are of it.
 KINDS = {
     "dense": 50,

@@ -11,8 +11,6 @@ from hqc.backends.estimate.quick import Coefficients
 from hqc.backends.layers import Constant, Input, Layer, Network, Requantise, Threshold
 from hqc.numerics.types import Codes, FixedType, Overflow, Range, Rounding
 
-__all__ = ["FIRST", "TRIES", "random_requantiser", "requantiser_table"]
-
 #: Least width of the accumulator, and of the result, in the table.
 FIRST = (4, 2)
 _WIDTHS, _BITS = range(FIRST[0], 25), range(FIRST[1], 11)

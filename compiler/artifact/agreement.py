@@ -26,8 +26,6 @@ from hqc.numerics.types import INT64_BITS, Codes
 from hqc.pipeline.options import usage
 from hqc.pipeline.registry import Registry
 
-__all__ = ["Agreement", "Pair", "Proof", "agree"]
-
 #: Options of a compile that decide what the model is, beside its file.
 _MEANING = ("quantise", "input_types")
 

@@ -11,8 +11,6 @@ from hqc.artifact.manifest import dump
 from hqc.diagnostics import HqcError, reject
 from hqc.ir.array_files import cannot_write
 
-__all__ = ["REPORT", "damaged", "read_report", "write_report_file"]
-
 REPORT = "report.json"
 
 

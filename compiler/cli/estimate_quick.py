@@ -14,8 +14,6 @@ from hqc.pipeline.options import usage
 if TYPE_CHECKING:
     from hqc.backends.estimate.quick import Prediction
 
-__all__ = ["predict", "prediction_text"]
-
 #: Of the column of sizes, by their unit.
 _HEADS = {"lut": "LUT", "area_um2": "area um2"}
 

@@ -20,8 +20,6 @@ from hqc.numerics.types import Codes
 from hqc.pipeline.backend import Backend, BackendOptions, Batch, Emission, Emulator, Prepared
 from hqc.pipeline.user_code import place_of
 
-__all__ = ["emulate", "guarded", "measured_by", "prepared_by", "proven_by"]
-
 
 @contextmanager
 def guarded(backend: Backend) -> Iterator[None]:

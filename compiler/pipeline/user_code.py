@@ -20,8 +20,6 @@ from typing import Any
 
 from hqc.diagnostics import HqcError, Location, reject
 
-__all__ = ["is_reference", "line_of", "load", "make", "place_of", "siblings", "theirs"]
-
 
 def is_reference(text: str) -> bool:
     """Whether a text has the form "FILE.py:NAME"."""

@@ -1,8 +1,4 @@
-"""The text forms: type strings, pipeline strings and modules. `parse(print(x)) == x` for each.
-
-Modules are printed by `hqc.text.printer` and read by `hqc.text.parser`; this is where users
-of the text forms find all of them.
-"""
+"""The text forms of pipelines and types: `fold-constants,repeat(dce){...}`, `fixed<8,3,...>`."""
 
 from __future__ import annotations
 
@@ -14,20 +10,6 @@ from lark import Token, Tree
 
 from hqc.numerics.types import FixedType
 from hqc.text.grammar import Node, fixed_type, leaf, malformed, quote, read, tokens, unquote
-from hqc.text.parser import parse_module
-from hqc.text.printer import print_module, weights_of
-
-__all__ = [
-    "Option",
-    "Repeat",
-    "Step",
-    "parse_module",
-    "parse_pipeline",
-    "parse_type",
-    "print_module",
-    "print_pipeline",
-    "weights_of",
-]
 
 Option = str | int | float | bool
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CELLS", "LIBRARY", "Arc", "Cell", "State", "arcs_of", "cells_named"]
-
 LIBRARY = "sky130_fd_sc_hd"
 #: Values of a cell's inputs.
 State = Mapping[str, bool]

@@ -17,8 +17,6 @@ from cells import Cell
 from layout import GROUND, POWER
 from pdk import Netlist, Pdk
 
-__all__ = ["LOWER", "UPPER", "Conditions", "Deck", "Simulator", "SpiceError", "header", "parse"]
-
 #: Transition times are between these shares of the supply; a ramp from 0 to 1 takes longer.
 LOWER, UPPER = 0.2, 0.8
 #: The longest time step in picoseconds; the error control takes shorter ones at edges.

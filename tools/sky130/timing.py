@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from cells import Arc, Cell, arcs_of
 from decks import Conditions, Deck, Edge, Simulator
 
-__all__ = ["FALL", "GRID", "RISE", "Bench", "Grid", "Table", "Timing", "combinational"]
-
 RISE, FALL = "rise", "fall"
 #: Rows are of input slews, columns of output loads.
 Table = tuple[tuple[float, ...], ...]

@@ -9,8 +9,6 @@ from typing import Any
 
 from hqc.artifact.manifest import Manifest
 
-__all__ = ["Reproduction", "compile_arguments", "reproduction"]
-
 #: How the command line spells what the manifest records of the hardware.
 _FLAGS = {
     "io": "--io",

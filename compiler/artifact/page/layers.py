@@ -10,8 +10,6 @@ from typing import Any
 from hqc.artifact.page.numbers import amount
 from hqc.ir import parse_type
 
-__all__ = ["Column", "Estimate", "Layers", "Row", "layers_of"]
-
 #: Columns of an estimate, in order, and what they are called; report.json has more.
 _COLUMNS = {
     "lut": "LUT",

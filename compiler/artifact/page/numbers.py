@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["amount", "scales_text"]
-
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 

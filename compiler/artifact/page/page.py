@@ -23,8 +23,6 @@ from hqc.version import __version__
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["PAGE", "render", "write_page"]
-
 PAGE = "report.html"
 _TEMPLATES = Path(__file__).with_name("templates")
 

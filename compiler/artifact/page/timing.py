@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CROSSING_NS", "Timing", "timing_of"]
-
 #: Time between bunch crossings of the LHC: a trigger takes a new sample that often.
 CROSSING_NS = 25.0
 

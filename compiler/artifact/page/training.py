@@ -9,8 +9,6 @@ from typing import Any
 
 from hqc.artifact.page.numbers import amount, scales_text
 
-__all__ = ["Chart", "Curve", "Training", "training_of"]
-
 #: The drawing area of a chart, in the units of its view box; what is around it holds the labels.
 LEFT, TOP, WIDTH, HEIGHT = 56.0, 12.0, 420.0, 200.0
 #: Steps of an axis, about.

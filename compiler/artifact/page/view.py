@@ -18,8 +18,6 @@ from hqc.artifact.page.layers import Layers, layers_of
 from hqc.artifact.page.timing import Timing, timing_of
 from hqc.artifact.page.training import Training, training_of
 
-__all__ = ["Claim", "Pass", "View", "view_of"]
-
 #: Keys of `report.json` that have a place of their own on the page.
 _KNOWN = frozenset({"passes", "layers", "warnings", "verdict", "training", "proof", "estimate"})
 #: How `lower-scales` says that a multiplier was proven; see `hqc.passes.lowering.requantisers`.

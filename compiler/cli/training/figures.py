@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from hqc.codesign.training.datasets import Dataset
     from hqc.codesign.workflow.quantization import Quantized
 
-__all__ = ["draw", "draw_training"]
-
 
 def draw_training(folder: Path, found: Quantized, data: Dataset, console: Console) -> None:
     """Write traces, bit widths, curves, and accuracy against bit operations into a directory."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from hqc.codesign.allocation.plan import Choice, Plan
     from hqc.codesign.hessian.sensitivity import Sensitivity
 
-__all__ = ["front_text", "plan_document", "plan_text", "record_text", "traces_text"]
-
 #: Points of a front that are printed; JSON has all.
 _POINTS = 40
 

@@ -8,14 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hqc.diagnostics import Exit, HqcError, reject
 
-__all__ = [
-    "bits_record",
-    "bits_text",
-    "parse_assignment",
-    "parse_budgets",
-    "parse_candidates",
-]
-
 LEAST, MOST = 2, 16
 """Widths that `quantize_model` knows."""
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}

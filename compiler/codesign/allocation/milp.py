@@ -29,8 +29,6 @@ from scipy.sparse import coo_matrix
 from hqc.codesign.costs.tables import Table
 from hqc.diagnostics import reject
 
-__all__ = ["Choices", "step"]
-
 #: Whole numbers up to this many units are kept as such.
 _MOST_UNITS = 1 << 26
 #: Other values span this range after scaling; HiGHS's tolerances are 1e-6 of one.

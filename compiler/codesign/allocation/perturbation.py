@@ -20,15 +20,6 @@ from hqc.codesign.hessian.sensitivity import Sensitivity
 from hqc.diagnostics import reject
 from hqc.frontends.torch import ActQuant, WeightQuant
 
-__all__ = [
-    "activation_perturbations",
-    "gradient_table",
-    "interaction_table",
-    "omega_table",
-    "weight_deltas",
-    "weight_perturbations",
-]
-
 Widths = Mapping[str, Iterable[int]]
 #: A quantiser of weights of some width.
 MakeWeight = Callable[[int], nn.Module]

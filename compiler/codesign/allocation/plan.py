@@ -41,8 +41,6 @@ from hqc.diagnostics import reject
 from hqc.frontends.hawq.wrap import layer_names
 from hqc.frontends.torch import ActQuant, WeightQuant
 
-__all__ = ["Choice", "Measuring", "Plan", "Planner", "measure", "network"]
-
 METHODS = ("hutchinson", "fisher", "exact")
 
 

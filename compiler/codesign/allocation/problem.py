@@ -34,8 +34,6 @@ from hqc.codesign.allocation.milp import Choices, step
 from hqc.codesign.costs.tables import UNITS, Table
 from hqc.diagnostics import reject
 
-__all__ = ["Allocation", "Problem", "closest", "front", "solve"]
-
 _W = TypeVar("_W")
 #: What numbers in messages count, where the name of the cost does not say so.
 _UNITS = {**UNITS, "area": " um2"}

@@ -24,15 +24,6 @@ from hqc.codesign.hessian.sensitivity import Sensitivity
 from hqc.diagnostics import HqcError
 from hqc.frontends.hawq.layers import Scheme
 
-__all__ = [
-    "Alternative",
-    "Candidate",
-    "alternatives",
-    "planned",
-    "scales_record",
-    "schemes_of",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Alternative:

@@ -26,8 +26,6 @@ from hqc.frontends.hawq.patterns import called
 from hqc.frontends.hawq.wrap import quantize_model
 from hqc.ir import Array
 
-__all__ = ["Logic", "Matrix", "Pool", "Requantisers", "logic_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Matrix:

@@ -39,8 +39,6 @@ from hqc.frontends.torch import WeightQuant
 from hqc.ir import Array
 from hqc.numerics.types import FixedType, Overflow, Rounding
 
-__all__ = ["MARGIN", "PREDICTED", "AreaCost", "LutCost", "PredictedCost"]
-
 #: On top of each prediction: its own error, and what training changes: of some thirty trained jet
 #: taggers none had more than 19 % above the prediction.
 MARGIN = 0.25

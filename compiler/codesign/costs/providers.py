@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hqc.codesign.costs.logic import Logic
     from hqc.frontends.hawq.layers import Scheme
 
-__all__ = ["COSTS", "Cost", "Network", "SchemeCost", "cost_at", "cost_file"]
-
 
 @dataclass(frozen=True)
 class Network:

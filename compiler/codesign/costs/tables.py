@@ -35,20 +35,6 @@ from torch import nn
 from hqc.codesign.hessian.objective import Activations, Samples, evaluating
 from hqc.diagnostics import reject
 
-__all__ = [
-    "PUBLISHED_HEADROOM",
-    "PUBLISHED_INPUT_BITS",
-    "Shape",
-    "Table",
-    "UNITS",
-    "bops_table",
-    "candidates",
-    "layer_bops",
-    "measured_table",
-    "shapes_of",
-    "size_table",
-]
-
 #: What the numbers of a cost count, where its name does not say so.
 UNITS = {"size": " bits"}
 PUBLISHED_INPUT_BITS = 16

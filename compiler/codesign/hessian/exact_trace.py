@@ -8,8 +8,6 @@ from torch.func import grad, vjp, vmap
 
 from hqc.codesign.hessian.objective import Objective, Point, Samples, checked
 
-__all__ = ["exact"]
-
 _AT_ONCE = 256
 
 

@@ -21,8 +21,6 @@ from torch.func import grad, jacrev, vmap
 from hqc.codesign.hessian.objective import Objective, Point, Samples, checked
 from hqc.diagnostics import Exit, reject
 
-__all__ = ["fisher"]
-
 #: Elements of per-sample gradients held at a time.
 _MOST_ELEMENTS = 1 << 22
 _Squares = Callable[[tuple[Tensor, ...], Tensor], Tensor]

@@ -43,8 +43,6 @@ from hqc.codesign.hessian.objective import (
 )
 from hqc.diagnostics import Exit, reject
 
-__all__ = ["Estimate", "hutchinson"]
-
 #: Elements of probes held at a time.
 _MOST_ELEMENTS = 1 << 21
 #: Degrees of freedom of a standard error that is worth stopping for.

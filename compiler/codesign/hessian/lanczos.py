@@ -20,8 +20,6 @@ from torch.func import vmap
 from hqc.codesign.hessian.objective import Objective, Point, Samples, checked, hessian_product
 from hqc.diagnostics import Exit, reject
 
-__all__ = ["Density", "Eigenvalue", "HessianProduct", "spectral_density", "top_eigenvalue"]
-
 _BATCH = 4096
 _TINY = 1e-10
 

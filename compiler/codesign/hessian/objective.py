@@ -18,18 +18,6 @@ from torch.func import functional_call, grad, vjp
 
 from hqc.diagnostics import reject
 
-__all__ = [
-    "Activations",
-    "Loss",
-    "Objective",
-    "Point",
-    "Samples",
-    "Weights",
-    "checked",
-    "evaluating",
-    "hessian_product",
-]
-
 Point = dict[str, Tensor]
 #: `loss(outputs, targets)`, a mean over the samples of a batch.
 Loss = Callable[[Any, Tensor], Tensor]

@@ -23,8 +23,6 @@ from hqc.codesign.hessian.hutchinson import hutchinson
 from hqc.codesign.hessian.objective import Objective, Samples
 from hqc.diagnostics import reject
 
-__all__ = ["Layer", "Sensitivity", "exact_traces", "fisher_traces", "hessian_traces"]
-
 _FORMAT = 1
 
 

@@ -23,8 +23,6 @@ from hqc.codesign.training.loop import Batches
 from hqc.diagnostics import Exit, reject
 from hqc.pipeline.user_code import is_reference, make, theirs
 
-__all__ = ["NAMED", "Dataset", "load_dataset"]
-
 SPLIT_SEED, HELD_PART = 1, 5
 
 

@@ -22,8 +22,6 @@ from hqc.diagnostics import HqcError, Location, reject
 from hqc.diagnostics.events import Event, Watch, stage
 from hqc.frontends.hawq.layers import HawqAct, freeze
 
-__all__ = ["Batches", "Epoch", "Options", "Outcome", "evaluate", "train"]
-
 Loader = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -18,8 +18,6 @@ from hqc.diagnostics import reject
 from hqc.frontends.hawq.wrap import traced_forward
 from hqc.pipeline.user_code import is_reference, make
 
-__all__ = ["check_fit", "digest", "folded", "load_model"]
-
 _FORM = "FILE.py:NAME for a function or class that gives an nn.Module, or a .pt2 or .pt program"
 
 

@@ -18,8 +18,6 @@ from torch.export.graph_signature import InputKind
 
 from hqc.diagnostics import Location, reject
 
-__all__ = ["module_of"]
-
 
 def module_of(program: ExportedProgram) -> fx.GraphModule:
     """The float module of a program, in eval mode.

@@ -16,8 +16,6 @@ from hqc.frontends.torch_export import export_module
 from hqc.frontends.torch_export.training_record import FORMAT, MAGIC, MEMBER, read_record
 from hqc.ir.array_files import cannot_write
 
-__all__ = ["check_output", "save_trained"]
-
 
 def check_output(path: Path) -> None:
     """See that a file may be written, before the work begins.

@@ -15,8 +15,6 @@ from hqc.backends.layers.network import read_network
 from hqc.diagnostics.events import Watch, ignore, stage
 from hqc.pipeline.backend import BackendOptions
 
-__all__ = ["UNITS", "check_budget"]
-
 #: By the name of a budget: what synthesises it, and what it counts.
 _TARGETS = {"lut": LUTS, "area": AREA}
 UNITS = {"lut": "LUTs", "area": "um2"}

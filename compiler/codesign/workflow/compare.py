@@ -13,8 +13,6 @@ from hqc.codesign.training.loop import evaluate
 from hqc.frontends.hawq.layers import Scheme, freeze
 from hqc.frontends.hawq.wrap import quantize_model
 
-__all__ = ["spread", "untrained_accuracy"]
-
 _BATCH = 4096
 
 

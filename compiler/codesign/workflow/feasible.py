@@ -19,8 +19,6 @@ from hqc.frontends.hawq.wrap import layer_names, quantize_model
 if TYPE_CHECKING:
     from hqc.codesign.workflow.settings import Settings
 
-__all__ = ["require_feasible"]
-
 
 def require_feasible(
     model: nn.Module, samples: Samples, settings: Settings, costs: Mapping[str, Cost]

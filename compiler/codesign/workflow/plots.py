@@ -15,16 +15,6 @@ from hqc.codesign.hessian.lanczos import Density
 from hqc.codesign.hessian.sensitivity import Sensitivity
 from hqc.diagnostics import Exit, reject
 
-__all__ = [
-    "plot_accuracy",
-    "plot_bits",
-    "plot_density",
-    "plot_front",
-    "plot_traces",
-    "plot_training",
-    "require_matplotlib",
-]
-
 _BLUE, _ORANGE, _GREY = "#1f5f99", "#c2571a", "#8a8f98"
 
 

@@ -40,8 +40,6 @@ from hqc.codesign.workflow.workdir import Workdir
 from hqc.diagnostics.events import Watch, ignore, stage
 from hqc.frontends.hawq.layers import Scheme
 
-__all__ = ["Quantized", "allocate", "quantize", "untrained"]
-
 _LIBRARIES = ("hqc", "numpy", "scipy", "torch")
 
 

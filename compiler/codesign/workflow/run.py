@@ -27,8 +27,6 @@ from hqc.frontends.hawq.wrap import quantize_model
 if TYPE_CHECKING:
     from hqc.codesign.workflow.settings import Settings
 
-__all__ = ["Run", "quality"]
-
 
 class Run:
     """The steps that take long, with the state of each in a file."""

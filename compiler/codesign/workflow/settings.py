@@ -11,8 +11,6 @@ from hqc.codesign.training.loop import Options
 from hqc.diagnostics import reject
 from hqc.frontends.hawq.layers import Scheme
 
-__all__ = ["Settings"]
-
 
 @dataclass(frozen=True)
 class Settings:

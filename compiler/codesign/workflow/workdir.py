@@ -12,8 +12,6 @@ from typing import Any
 from hqc.diagnostics import reject
 from hqc.ir.array_files import cannot_write
 
-__all__ = ["Workdir"]
-
 MAGIC, FORMAT, FILE = "hqc training run", 1, "run.json"
 _ENTRIES = {FILE, "float.pt", "weights.json", "activations.json", "quantised.pt"}
 _AFRESH = "--restart throws that state away and starts afresh"
