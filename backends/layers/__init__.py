@@ -27,14 +27,8 @@ from hqc.backends.layers.layers import (
     Threshold,
     accumulator,
 )
-from hqc.backends.layers.layout import (
-    from_hardware,
-    to_hardware,
-)
-from hqc.backends.layers.network import (
-    OPERATORS,
-    read_network,
-)
+from hqc.backends.layers.layout import from_hardware, to_hardware
+from hqc.backends.layers.network import OPERATORS, read_network
 
 __all__ = [
     "Activation",

@@ -5,10 +5,6 @@ Nothing is computed here that Python users could not have.
 
 from __future__ import annotations
 
-from hqc.cli.entry import (
-    main,
-)
+from hqc.cli.entry import main
 
-__all__ = [
-    "main",
-]
+__all__ = ["main"]

@@ -5,10 +5,6 @@ Every comparison is `==` on codes; how far float32 may be from it is derived, ne
 
 from __future__ import annotations
 
-from hqc.equivalence.bit_exactness import (
-    ExactCore,
-)
+from hqc.equivalence.bit_exactness import ExactCore
 
-__all__ = [
-    "ExactCore",
-]
+__all__ = ["ExactCore"]

@@ -6,11 +6,7 @@ Storing, reading and changing a graph belongs here; what its values mean is `hqc
 from __future__ import annotations
 
 from hqc.ir.edits import bypass, replace_output
-from hqc.ir.operators import (
-    BipolarQuant,
-    MultiThreshold,
-    Quant,
-)
+from hqc.ir.operators import BipolarQuant, MultiThreshold, Quant
 from hqc.ir.store import (
     QONNX,
     Array,

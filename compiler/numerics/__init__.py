@@ -5,20 +5,6 @@ What belongs here can be said without a graph: no ONNX, no torch, no node.
 
 from __future__ import annotations
 
-from hqc.numerics.types import (
-    INT64_BITS,
-    Codes,
-    FixedType,
-    Overflow,
-    Range,
-    Rounding,
-)
+from hqc.numerics.types import INT64_BITS, Codes, FixedType, Overflow, Range, Rounding
 
-__all__ = [
-    "Codes",
-    "FixedType",
-    "INT64_BITS",
-    "Overflow",
-    "Range",
-    "Rounding",
-]
+__all__ = ["Codes", "FixedType", "INT64_BITS", "Overflow", "Range", "Rounding"]

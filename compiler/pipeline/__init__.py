@@ -15,41 +15,12 @@ from hqc.pipeline.backend import (
     Emulator,
     Prepared,
 )
-from hqc.pipeline.extensions import (
-    Operator,
-)
-from hqc.pipeline.manager import (
-    DEFAULT,
-    PASS_TIMEOUT,
-    PassEvent,
-    PipelineResult,
-    Record,
-    run,
-)
-from hqc.pipeline.options import (
-    CompileOptions,
-)
-from hqc.pipeline.passes import (
-    Change,
-    Contract,
-    Outcome,
-    Pass,
-    Promise,
-    Remark,
-)
-from hqc.pipeline.registry import (
-    Registry,
-)
-from hqc.pipeline.rewriter import (
-    Builder,
-    Const,
-    Decline,
-    Match,
-    Op,
-    Rewriter,
-    Var,
-    rule,
-)
+from hqc.pipeline.extensions import Operator
+from hqc.pipeline.manager import DEFAULT, PASS_TIMEOUT, PassEvent, PipelineResult, Record, run
+from hqc.pipeline.options import CompileOptions
+from hqc.pipeline.passes import Change, Contract, Outcome, Pass, Promise, Remark
+from hqc.pipeline.registry import Registry
+from hqc.pipeline.rewriter import Builder, Const, Decline, Match, Op, Rewriter, Var, rule
 
 __all__ = [
     "Backend",

@@ -5,20 +5,9 @@
 
 from __future__ import annotations
 
-from hqc.text.parser import (
-    parse_module,
-)
-from hqc.text.pipeline_strings import (
-    Repeat,
-    Step,
-    parse_pipeline,
-    parse_type,
-    print_pipeline,
-)
-from hqc.text.printer import (
-    print_module,
-    weights_of,
-)
+from hqc.text.parser import parse_module
+from hqc.text.pipeline_strings import Repeat, Step, parse_pipeline, parse_type, print_pipeline
+from hqc.text.printer import print_module, weights_of
 
 __all__ = [
     "Repeat",

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from hqc.frontends.qcdq.importer import (
-    is_integer_graph,
-    rewrite,
-)
+from hqc.frontends.qcdq.importer import is_integer_graph, rewrite
 
-__all__ = [
-    "is_integer_graph",
-    "rewrite",
-]
+__all__ = ["is_integer_graph", "rewrite"]

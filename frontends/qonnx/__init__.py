@@ -5,14 +5,6 @@ Graphs on integer codes (QDQ, QOperator) are rewritten by `hqc.frontends.qcdq` f
 
 from __future__ import annotations
 
-from hqc.frontends.qonnx.importer import (
-    DEFAULT_PORT,
-    DOMAINS,
-    normalise_import,
-)
+from hqc.frontends.qonnx.importer import DEFAULT_PORT, DOMAINS, normalise_import
 
-__all__ = [
-    "DEFAULT_PORT",
-    "DOMAINS",
-    "normalise_import",
-]
+__all__ = ["DEFAULT_PORT", "DOMAINS", "normalise_import"]

@@ -6,15 +6,6 @@ Programs are read as data; nothing in a file is ever executed.
 from __future__ import annotations
 
 from hqc.frontends.torch_export.any_source import from_torch
-from hqc.frontends.torch_export.importer import (
-    export_module,
-    from_exported,
-    from_module,
-)
+from hqc.frontends.torch_export.importer import export_module, from_exported, from_module
 
-__all__ = [
-    "export_module",
-    "from_exported",
-    "from_module",
-    "from_torch",
-]
+__all__ = ["export_module", "from_exported", "from_module", "from_torch"]

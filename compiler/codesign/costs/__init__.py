@@ -5,24 +5,8 @@ A cost is a function from a network to a table; choosing from tables is `hqc.cod
 
 from __future__ import annotations
 
-from hqc.codesign.costs.lut_cost import (
-    AreaCost,
-    LutCost,
-)
-from hqc.codesign.costs.providers import (
-    COSTS,
-)
-from hqc.codesign.costs.tables import (
-    Table,
-    bops_table,
-    shapes_of,
-)
+from hqc.codesign.costs.lut_cost import AreaCost, LutCost
+from hqc.codesign.costs.providers import COSTS
+from hqc.codesign.costs.tables import Table, bops_table, shapes_of
 
-__all__ = [
-    "AreaCost",
-    "COSTS",
-    "LutCost",
-    "Table",
-    "bops_table",
-    "shapes_of",
-]
+__all__ = ["AreaCost", "COSTS", "LutCost", "Table", "bops_table", "shapes_of"]

@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-from hqc.codesign.training.loop import (
-    Batches,
-    Options,
-    evaluate,
-    train,
-)
+from hqc.codesign.training.loop import Batches, Options, evaluate, train
 
-__all__ = [
-    "Batches",
-    "Options",
-    "evaluate",
-    "train",
-]
+__all__ = ["Batches", "Options", "evaluate", "train"]

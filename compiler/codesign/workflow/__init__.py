@@ -5,8 +5,4 @@ from __future__ import annotations
 from hqc.codesign.workflow.quantization import Quantized, quantize
 from hqc.codesign.workflow.settings import Settings
 
-__all__ = [
-    "Quantized",
-    "Settings",
-    "quantize",
-]
+__all__ = ["Quantized", "Settings", "quantize"]
