@@ -18,7 +18,7 @@ from hqc.backends.rtl.proof.certificate import Certificate, LayerProof
 from hqc.backends.rtl.proof.layers import Task
 from hqc.backends.rtl.proof.specs import spec_of
 from hqc.backends.rtl.proof.subject import Claim, Refuted, Subject, Undecided
-from hqc.backends.rtl.proof.wiring import Elements, Wiring, wire_up
+from hqc.backends.rtl.proof.wiring import Elements, Wiring, grouped, wire_up
 from hqc.diagnostics import Diagnostic, Exit, HqcError, Location
 from hqc.numerics.types import Range
 
@@ -132,6 +132,7 @@ class _Proof:
         types = [self.layers[name].result for name in layer.sources]
         sizes = [self.layers[name].size for name in layer.sources]
         spec = spec_of(layer, types, sizes)
+        block = grouped(block, spec.width)
         elements = Elements.of(self.ranges)
         wiring = wire_up(block, layer, spec, elements, self.design)
         subject = Subject(block.circuit, wiring.inputs)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hqc.backends.layers import Layer
+from hqc.backends.rtl.circuit import Circuit, Input, Op, Wire, Wrap
 from hqc.backends.rtl.design import Block, Design
 from hqc.backends.rtl.proof.specs import PADDING, Spec
 from hqc.backends.rtl.proof.subject import Refuted
@@ -103,6 +104,38 @@ class Wiring:
             if other >= 0 and np.array_equal(self.reads[:, other], self.reads[:, tap]):
                 return index
         return None
+
+
+def grouped(block: Block, width: int) -> Block:
+    """The block with as many results in an instance as its layer has in a group.
+
+    Wires are read back one by one, whatever layer they were made for: a dense layer of one-hot
+    rows, a depthwise identity. Instances of wires side by side are one instance of more wires.
+    """
+    circuit = block.circuit
+    copies, rest = divmod(width, len(circuit.outputs))
+    wires = all(isinstance(op, Input | Wrap) for op in circuit.ops)
+    if not wires or rest or copies < 2 or len(block.index) % copies:
+        return block
+    inputs = block.index.shape[1]
+    columns, place = np.unique(
+        block.index.reshape(-1, copies * inputs), axis=1, return_inverse=True
+    )
+    ops: list[Op] = [Input(number) for number in range(columns.shape[1])]
+    ranges = [circuit.inputs[int(np.argmax(place == n)) % inputs] for n in range(len(ops))]
+    outputs: list[Wire] = []
+    for copy in range(copies):
+        here: list[Wire] = []
+        for op, bounds in zip(circuit.ops, circuit.ranges, strict=True):
+            if isinstance(op, Wrap):
+                ops.append(replace(op, x=here[op.x]))
+                ranges.append(bounds)
+                here.append(len(ops) - 1)
+            elif isinstance(op, Input):
+                here.append(int(place[op.index + copy * inputs]))
+        outputs += [here[wire] for wire in circuit.outputs]
+    wider = Circuit(tuple(ops), tuple(ranges), tuple(outputs))
+    return replace(block, circuit=wider, index=columns)
 
 
 def wire_up(block: Block, layer: Layer, spec: Spec, elements: Elements, design: Design) -> Wiring:
