@@ -317,6 +317,14 @@ def code_boundaries(node: Node) -> Coder:
     return Thresholds.of(MultiThreshold.read(node))
 
 
+def code_grid(node: Node, coder: Coder) -> Affine:
+    """From the codes of a quantiser node, or the counts of its thresholds, to real values."""
+    if isinstance(coder, Quantiser):
+        return coder.grid()
+    view = MultiThreshold.read(node)
+    return Affine.of(Fraction(view.out_scale), Fraction(view.out_bias))
+
+
 def partition(model: Model) -> Partition:
     """Cut an integer graph.
 

@@ -10,10 +10,11 @@ over there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 from onnx_ir import Model, Node, Value
@@ -143,9 +144,7 @@ class _Builder:
         elif node.op_type == "MatMul":
             self._matmul(node, out, names[0], self._ranges[data[0]])
         elif len(names) == 2:
-            operands = [self._ranges[v] for v in data]
-            rule = self._multiply if node.op_type == "Mul" else self._add
-            rule(node, out, names, operands, after)
+            self._merge(node, out, names, [self._ranges[v] for v in data], after)
         else:
             self._constant(node, out, names[0], self._ranges[data[0]], after)
 
@@ -203,9 +202,11 @@ class _Builder:
             shift = self._ranges[value].exponent - after.exponent
             parts.append(self._aligned(self._as(name, kind), shift, kind))
         if len(parts) == 1 and np.array_equal(flat, np.arange(math.prod(sample_shape(value)))):
-            self._op("Reshape", out, kind, parts[0], self._shape(f"{out}__shape", dims))
+            self._op("Reshape", out, kind, parts[0], self._integers(f"{out}__shape", dims))
             return
-        rows = [self._flat(out, i, part, kind) for i, part in enumerate(parts)]
+        rows = [
+            self._op("Flatten", f"{out}__flat{i}", kind, x, axis=1) for i, x in enumerate(parts)
+        ]
         if np.any(flat < 0):
             rows.append(self._filled(out, rows[0], found.fill * 2.0**-after.exponent, kind))
         joined = rows[0]
@@ -214,10 +215,7 @@ class _Builder:
         last = sum(math.prod(sample_shape(v)) for v in found.sources)
         index = self._integers(f"{out}__index", np.where(flat < 0, last, flat))
         moved = self._op("Gather", f"{out}__moved", kind, joined, index, axis=1)
-        self._op("Reshape", out, kind, moved, self._shape(f"{out}__shape", dims))
-
-    def _flat(self, out: str, index: int, x: str, kind: int) -> str:
-        return self._op("Flatten", f"{out}__flat{index}", kind, x, axis=1)
+        self._op("Reshape", out, kind, moved, self._integers(f"{out}__shape", dims))
 
     def _filled(self, out: str, row: str, code: float, kind: int) -> str:
         """One column (N, 1) of a constant code."""
@@ -227,13 +225,10 @@ class _Builder:
         none = self._op("Mul", f"{out}__none", kind, first, self._scalar(0.0, kind))
         return self._op("Add", f"{out}__fill", kind, none, self._scalar(code, kind))
 
-    def _integers(self, name: str, array: Array) -> str:
+    def _integers(self, name: str, array: npt.ArrayLike) -> str:
         tensor = numpy_helper.from_array(np.asarray(array, np.int64), name)
         self.graph.initializer.append(tensor)
         return name
-
-    def _shape(self, name: str, dims: Sequence[int]) -> str:
-        return self._integers(name, np.array(dims))
 
     def _maximum(self, node: Node, out: str, x: str) -> None:
         kind = self._kinds[x]
@@ -243,12 +238,17 @@ class _Builder:
         window = Window.of(node)
         self._op("MaxPool", out, kind, x, **window.attributes(), ceil_mode=int(window.ceil))
 
-    def _convolve(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
+    def _weights(self, node: Node, x: str, before: ChannelRange) -> tuple[Codes, int]:
+        """The weights' codes, and the float type that holds all partial sums of products."""
         assert node.inputs[1] is not None
         codes, _ = integers(node.inputs[1])
-        sums = int(np.abs(codes).reshape(len(codes), -1).sum(axis=1).max(initial=0))
+        rows = codes.T if node.op_type == "MatMul" else codes.reshape(len(codes), -1)
+        sums = int(np.abs(rows).sum(axis=1).max(initial=0))
         largest = max(abs(int(before.lo.min())), abs(int(before.hi.max()))) * sums
-        kind = self._choose(node, largest, "partial sums", x)
+        return codes, self._choose(node, largest, "partial sums", x)
+
+    def _convolve(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
+        codes, kind = self._weights(node, x, before)
         x = self._as(x, kind)
         window = Window.of(node)
         if kind == _SINGLE:
@@ -259,18 +259,6 @@ class _Builder:
         self.graph.node.extend(made)
         self.graph.initializer.extend(constants)
         self._kinds[out] = kind
-
-    def _multiply(
-        self,
-        node: Node,
-        out: str,
-        names: list[str],
-        before: list[ChannelRange],
-        after: ChannelRange,
-    ) -> None:
-        largest = 1 << sum(b.joined.magnitude_bits for b in before)
-        kind = self._choose(node, largest - 1, "products", *names)
-        self._op("Mul", out, kind, *(self._as(n, kind) for n in names))
 
     def _quant(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
         quant = Quant.read(node)
@@ -289,7 +277,10 @@ class _Builder:
         x = self._op("Clip", f"{out}__clipped", kind, x, *ends)
         if shift < 0:
             x = self._round(quant.rounding, f"{out}__rounded", kind, x)
-        self._narrow(out, x, limits.magnitude_bits)
+        if limits.magnitude_bits <= SINGLE_BITS and self._kinds[x] == _DOUBLE:
+            self._op("Cast", out, _SINGLE, x, to=_SINGLE)  # codes that fit float32 go on in it
+        else:
+            self._op("Identity", out, self._kinds[x], x)
 
     def _round(self, rounding: Rounding, out: str, kind: int, x: str) -> str:
         """Clipped codes to integers; ONNX Round is to nearest, ties to even."""
@@ -308,13 +299,6 @@ class _Builder:
             size = self._op(op, f"{out}_cut", kind, size)
         return self._op("Mul", out, kind, sign, size)
 
-    def _narrow(self, out: str, x: str, bits: int) -> None:
-        """Codes that fit float32 go on in float32."""
-        if bits <= SINGLE_BITS and self._kinds[x] == _DOUBLE:
-            self._op("Cast", out, _SINGLE, x, to=_SINGLE)
-        else:
-            self._op("Identity", out, self._kinds[x], x)
-
     def _thresholds(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
         view = MultiThreshold.read(node)
         bounds = np.asarray(view.thresholds, np.float64) * 2.0**-before.exponent
@@ -332,15 +316,11 @@ class _Builder:
         self._op("Add", out, _SINGLE, total, self._scalar(view.out_bias, _SINGLE))
 
     def _matmul(self, node: Node, out: str, x: str, before: ChannelRange) -> None:
-        assert node.inputs[1] is not None
-        codes, _ = integers(node.inputs[1])
-        sums = int(np.abs(codes).sum(axis=0).max(initial=0))
-        largest = max(abs(int(before.lo.min())), abs(int(before.hi.max()))) * sums
-        kind = self._choose(node, largest, "partial sums", x)
+        codes, kind = self._weights(node, x, before)
         weight = self._tensor(f"{out}__weight", codes, kind)
         self._op("MatMul", out, kind, self._as(x, kind), weight)
 
-    def _add(
+    def _merge(
         self,
         node: Node,
         out: str,
@@ -348,6 +328,11 @@ class _Builder:
         before: list[ChannelRange],
         after: ChannelRange,
     ) -> None:
+        if node.op_type == "Mul":
+            largest = sum(b.joined.magnitude_bits for b in before)
+            kind = self._choose(node, (1 << largest) - 1, "products", *names)
+            self._op("Mul", out, kind, *(self._as(n, kind) for n in names))
+            return
         largest = max(b.at(after.exponent).joined.magnitude_bits for b in before) + 1
         kind = self._choose(node, (1 << largest) - 1, "sums", *names)
         terms = [

@@ -19,7 +19,7 @@ from hqc.analysis.chain_steps import MERGES, after_cast, chain_step, is_pass_thr
 from hqc.analysis.dependence import computed_values, data_input
 from hqc.analysis.float_tail import FloatTail
 from hqc.analysis.linear import average, maximum, no_form, weighted_sum
-from hqc.analysis.partition import code_boundaries, computed_nodes, encode, host_tail
+from hqc.analysis.partition import code_boundaries, code_grid, computed_nodes, encode, host_tail
 from hqc.analysis.rearrangements import (
     Rearrangement,
     is_rearrangement,
@@ -27,10 +27,10 @@ from hqc.analysis.rearrangements import (
     rearrangement,
     sample_shape,
 )
-from hqc.analysis.step_functions import Quantiser, StepFunction, step_function, wide_codes
+from hqc.analysis.step_functions import StepFunction, step_function, wide_codes
 from hqc.diagnostics import reject
 from hqc.ir import Array, boundaries, location_of
-from hqc.ir.operators import MultiThreshold, Quant, is_quantiser
+from hqc.ir.operators import Quant, is_quantiser
 from hqc.numerics.exact_tensor import (
     ExactTensor,
     column,
@@ -125,12 +125,7 @@ class Reference:
 
     def _quantise(self, node: Node, x: ExactTensor) -> ExactTensor:
         coder = code_boundaries(node)
-        if isinstance(coder, Quantiser):
-            grid = coder.grid()
-        else:
-            view = MultiThreshold.read(node)
-            grid = Affine.of(Fraction(view.out_scale), Fraction(view.out_bias))
-        chain = Chain().then(grid)
+        chain = Chain().then(code_grid(node, coder))
         if x.is_real:
             return ExactTensor(encode((x.chain, node), x.base).astype(np.int64), chain)
         if x.is_wide:

@@ -20,12 +20,7 @@ from hqc.diagnostics import Exit, HqcError, Location, reject
 from hqc.equivalence.samples import probes
 from hqc.equivalence.translation_validation import compare, first_difference, first_row
 from hqc.execution.reference import Reference
-from hqc.ir import (
-    Array,
-    set_state,
-    state_of,
-    to_bytes,
-)
+from hqc.ir import Array, set_state, state_of, to_bytes
 from hqc.ir.collector import collector_paused
 from hqc.ir.snapshot import is_annotated_only, is_same, snapshot
 from hqc.numerics.exact_tensor import ExactTensor

@@ -20,7 +20,7 @@ from onnx_ir import TensorProtocol as Tensor
 from hqc.diagnostics import Diagnostic, HqcError, Location
 from hqc.ir import QONNX, State, location_of, state_of
 from hqc.ir.operators import BipolarQuant, MultiThreshold, Quant
-from hqc.pipeline import integer_verifier
+from hqc.pipeline import integer_verifier as core
 from hqc.pipeline.integer_verifier import Datapath, Finding, locate
 
 #: QONNX operators of the dialect. Of ONNX it takes every operator of the imported version: what
@@ -260,10 +260,19 @@ def _shapes(facts: Facts) -> Iterator[Finding]:
             yield f"{value.name} has shape {value.shape}", locate(value)
 
 
-def _of(find: Callable[[Datapath], Iterator[Finding]]) -> Callable[[Facts], Iterator[Finding]]:
-    """A rule for the datapath as a rule of the table."""
-    return lambda facts: find(facts.datapath)
+def _core(
+    name: str, code: str, description: str, find: Callable[[Datapath], Iterator[Finding]]
+) -> Rule:
+    """A rule for the datapath of an integer model as a row of the table."""
+    return Rule(name, code, description, lambda facts: find(facts.datapath), State.INTEGER)
 
+
+_GRIDS = "quantisers have constant parameters, positive finite scales and whole bit widths"
+_FIXED = "only the batch of a value of the datapath is dynamic"
+_TYPED = "every value of the datapath has a type and a range, once one has"
+_CONSTANTS = "every constant of the datapath has a type"
+_RANGES = "ranges hold what interval arithmetic per channel derives"
+_ACTS = "quantisers of the datapath act as assignment to a type, or count thresholds"
 
 STAGES: tuple[tuple[Rule, ...], ...] = (
     (
@@ -278,80 +287,45 @@ STAGES: tuple[tuple[Rule, ...], ...] = (
         Rule("opsets", "HQC109", "the operator sets in use are imported", _opsets),
         Rule("declared", "HQC109", "constants are what they are declared to be", _declared),
         Rule("finite", "HQC105", "constants are finite", _finite),
-        Rule(
-            "quantisers",
-            "HQC102",
-            "quantisers have constant parameters, positive finite scales and whole bit widths",
-            _quantisers,
-        ),
+        Rule("quantisers", "HQC102", _GRIDS, _quantisers),
         Rule("shapes", "HQC104", "only the batch of an input or output is dynamic", _shapes),
     ),
+    (_core("cut", "HQC103", "inputs meet a quantiser first", core.cut),),
     (
-        Rule(
-            "cut",
-            "HQC103",
-            "inputs meet a quantiser first",
-            _of(integer_verifier.cut),
-            State.INTEGER,
-        ),
-    ),
-    (
-        Rule(
+        _core(
             "core-shapes",
             "HQC104",
-            "only the batch of a value of the datapath is dynamic",
-            _of(integer_verifier.shapes),
-            State.INTEGER,
+            _FIXED,
+            core.shapes,
         ),
-        Rule(
+        _core(
             "typed",
             "HQC302",
-            "every value of the datapath has a type and a range, once one has",
-            _of(integer_verifier.typed),
-            State.INTEGER,
+            _TYPED,
+            core.typed,
         ),
-        Rule(
+        _core(
             "typed-constants",
             "HQC302",
             "every constant of the datapath has a type",
-            _of(integer_verifier.typed_constants),
-            State.INTEGER,
+            core.typed_constants,
         ),
-        Rule(
-            "requantisers",
-            "HQC302",
-            "quantisers of the datapath act as assignment to a type, or count thresholds",
-            _of(integer_verifier.requantisers),
-            State.INTEGER,
-        ),
+        _core("requantisers", "HQC302", _ACTS, core.requantisers),
     ),
     (
-        Rule(
-            "fits",
-            "HQC302",
-            "types hold the ranges of their values",
-            _of(integer_verifier.fits),
-            State.INTEGER,
-        ),
+        _core("fits", "HQC302", "types hold the ranges of their values", core.fits),
         Rule(
             "on-grid",
             "HQC201",
             "typed constants are codes of their type, within their range",
-            _of(integer_verifier.on_grid),
+            lambda facts: core.on_grid(facts.datapath),
         ),
-        Rule(
-            "ports",
-            "HQC302",
-            "ranges at the inputs are what the quantisers give",
-            _of(integer_verifier.ports),
-            State.INTEGER,
-        ),
-        Rule(
+        _core("ports", "HQC302", "ranges at the inputs are what the quantisers give", core.ports),
+        _core(
             "ranges",
             "HQC302",
-            "ranges hold what interval arithmetic per channel derives",
-            _of(integer_verifier.ranges),
-            State.INTEGER,
+            _RANGES,
+            core.ranges,
         ),
     ),
 )

@@ -113,13 +113,20 @@ class HawqLayer(nn.Module):  # type: ignore[misc]
     """What layers with weights share: quantisers, and the batch norm behind, folded in time.
 
     Args:
+        layer: the float layer; its parameters are taken over.
         norm: the batch norm behind the layer, trained beside it until it is folded.
         bits: width of the weights.
         scheme: scales and bias width.
     """
 
+    _kind = ""  # what state dicts call the float layer
+
     def __init__(
-        self, norm: nn.BatchNorm1d | nn.BatchNorm2d | None, bits: int, scheme: Scheme
+        self,
+        layer: nn.Linear | nn.Conv1d | nn.Conv2d,
+        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
+        bits: int,
+        scheme: Scheme,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -130,11 +137,12 @@ class HawqLayer(nn.Module):  # type: ignore[misc]
         self.bias_quant = BiasQuant(scheme.bias_bits, power_of_two=scheme.power_of_two)
         self.register_buffer("folded", torch.zeros((), dtype=torch.bool))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.add_module(self._kind, layer)
 
     @property
     def layer(self) -> Any:
         """The float layer, which holds the parameters."""
-        raise NotImplementedError
+        return getattr(self, self._kind)
 
     def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What the float layer computes, with other parameters."""
@@ -175,27 +183,9 @@ class HawqLayer(nn.Module):  # type: ignore[misc]
 
 
 class HawqLinear(HawqLayer):
-    """A linear layer with the batch norm behind it, if any: (N, in) to (N, out).
+    """A linear layer with the batch norm behind it, if any: (N, in) to (N, out)."""
 
-    Args:
-        linear: the float layer; its parameters are taken over.
-        norm, bits, scheme: see `HawqLayer`.
-    """
-
-    def __init__(
-        self,
-        linear: nn.Linear,
-        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
-        bits: int,
-        scheme: Scheme,
-    ) -> None:
-        super().__init__(norm, bits, scheme)
-        self.linear = linear
-
-    @property
-    def layer(self) -> Any:
-        """The float layer."""
-        return self.linear
+    _kind = "linear"
 
     def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A linear map."""
@@ -206,30 +196,13 @@ class HawqConv(HawqLayer):
     """A convolution in one or two dimensions with the batch norm behind it, if any.
 
     Padding is with real zeros, which every grid holds: with the zero point, where there is one.
-
-    Args:
-        conv: the float layer; its parameters are taken over.
-        norm, bits, scheme: see `HawqLayer`.
     """
 
-    def __init__(
-        self,
-        conv: nn.Conv1d | nn.Conv2d,
-        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
-        bits: int,
-        scheme: Scheme,
-    ) -> None:
-        super().__init__(norm, bits, scheme)
-        self.conv = conv
-
-    @property
-    def layer(self) -> Any:
-        """The float layer."""
-        return self.conv
+    _kind = "conv"
 
     def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A convolution."""
-        conv = self.conv
+        conv = self.layer
         convolve = nn.functional.conv1d if weight.dim() == 3 else nn.functional.conv2d
         return convolve(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 

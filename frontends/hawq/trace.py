@@ -120,13 +120,11 @@ class _Walk:
         weight, bias = dict(hints.weight_bits), dict(hints.bias_bits)
         epsilon = dict(hints.epsilon)
         for name, module in self._modules.items():
-            if (found := getattr(module, "activation_bit", None)) is not None:
-                bits[name] = int(found)
+            for kind, widths in (("activation", bits), ("weight", weight), ("bias", bias)):
+                if (found := getattr(module, f"{kind}_bit", None)) is not None:
+                    widths[name] = int(found)
+            if getattr(module, "activation_bit", None) is not None:
                 signed[name] = getattr(module, "quant_mode", "symmetric") == "symmetric"
-            if (found := getattr(module, "weight_bit", None)) is not None:
-                weight[name] = int(found)
-            if (found := getattr(module, "bias_bit", None)) is not None:
-                bias[name] = int(found)
             if isinstance(norm := getattr(module, "bn", None), nn.Module):
                 epsilon[name] = float(getattr(norm, "eps", 1e-5))
         return Hints(weight, bias, bits, signed, epsilon)

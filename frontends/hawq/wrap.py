@@ -14,14 +14,7 @@ from torch import fx, nn
 
 from hqc.diagnostics import HqcError, Location, reject
 from hqc.frontends.hawq import patterns
-from hqc.frontends.hawq.layers import (
-    HawqAct,
-    HawqAdd,
-    HawqAverage,
-    HawqConv,
-    HawqLinear,
-    Scheme,
-)
+from hqc.frontends.hawq.layers import HawqAct, HawqAdd, HawqAverage, HawqConv, HawqLinear, Scheme
 
 __all__ = ["layer_names", "quantize_model"]
 
@@ -170,12 +163,8 @@ class _Wrapper:
         norm = self._norm_behind(node, module)
         weight_bits, act_bits = self._widths[name]
         x = self._on_grid(_input_of(node), act_bits, node)
-        made: nn.Module
-        if isinstance(module, nn.Linear):
-            made = HawqLinear(module, norm, weight_bits, self._scheme)
-        else:
-            made = HawqConv(module, norm, weight_bits, self._scheme)
-        self._replace(name, made)
+        kind = HawqLinear if isinstance(module, nn.Linear) else HawqConv
+        self._replace(name, kind(module, norm, weight_bits, self._scheme))
         with self._graph.inserting_before(node):
             scale = self._graph.get_attr(f"{x.quant}.scale")
         node.args, node.kwargs = (x.node, scale), {}

@@ -18,15 +18,7 @@ from onnx_ir import Model, Node, Value
 from hqc.analysis.dependence import exact_values_known
 from hqc.diagnostics import reject
 from hqc.frontends.onnx.shapes import is_known
-from hqc.ir import (
-    QONNX,
-    Array,
-    add_constant,
-    constant,
-    location_of,
-    nodes,
-    set_source,
-)
+from hqc.ir import QONNX, Array, add_constant, constant, location_of, nodes, set_source
 from hqc.ir.edits import swap
 from hqc.ir.onnxruntime_session import session
 from hqc.ir.operators import BipolarQuant, Quant

@@ -7,7 +7,8 @@ exact meaning of the ONNX operator; an executor multiplies by one rounded float3
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import onnx_ir
@@ -146,6 +147,12 @@ def _times(region: Region, node: Node, x: Value, factor: Array) -> Value:
     return region.insert(node, new.nodes)
 
 
+def _in_units(region: Region, node: Node, acc: Value, weights: Array) -> Value:
+    """Sums of products of codes, times the scale of the data and those of the weights."""
+    acc = _times(region, node, acc, _per_tensor(node, _scale(node, 1)))
+    return _times(region, node, acc, weights)
+
+
 def _whole_result(region: Region, node: Node, x: Value) -> None:
     lo, hi = integer_limits(onnx_ir.DataType.INT32, node)
     region.codes[node.outputs[0]] = Codes(x, _ONE, _ZERO, lo, hi, is_settled=True)
@@ -172,8 +179,7 @@ def _qlinear_conv(region: Region, node: Node) -> None:
     scale = along(_scale(node, 4), 1, rank)
     if scale is None:
         raise _shape_of(node, _scale(node, 4))
-    acc = _times(region, node, acc, _per_tensor(node, _scale(node, 1)))
-    acc = _times(region, node, acc, scale)
+    acc = _in_units(region, node, acc, scale)
     _codes(region, node, acc, 6, 7)
 
 
@@ -191,8 +197,7 @@ def _columns(region: Region, node: Node, index: int, zero: int) -> Value:
 def _qlinear_matmul(region: Region, node: Node) -> None:
     inputs = [_whole(region, node, 0, 2), _columns(region, node, 3, 5)]
     acc = region.insert(node, [_float(region, node, "MatMul", inputs, ())])
-    acc = _times(region, node, acc, _per_tensor(node, _scale(node, 1)))
-    acc = _times(region, node, acc, _row(_scale(node, 4)))
+    acc = _in_units(region, node, acc, _row(_scale(node, 4)))
     _codes(region, node, acc, 6, 7)
 
 
@@ -208,8 +213,7 @@ def _qgemm(region: Region, node: Node) -> None:
     if (bias := region.stored(node, 6)) is not None:
         inputs.append(_constant(region, node, 6, bias, _ONE))
     acc = region.insert(node, [_float(region, node, "Gemm", inputs, ("transA", "transB"))])
-    acc = _times(region, node, acc, _per_tensor(node, _scale(node, 1)))
-    acc = _times(region, node, acc, _row(_scale(node, 4)))
+    acc = _in_units(region, node, acc, _row(_scale(node, 4)))
     alpha = node.attributes.get("alpha")
     if alpha is not None:
         acc = _times(region, node, acc, np.asarray(alpha.as_float(), np.float32))
@@ -223,26 +227,17 @@ def _row(scale: Array) -> Array:
     return scale.reshape(()) if scale.size == 1 else scale.ravel()
 
 
-def _binary(op: str) -> Callable[[Region, Node], None]:
-    def translate(region: Region, node: Node) -> None:
-        inputs = [_real(region, node, 0), _real(region, node, 3)]
-        _codes(region, node, region.insert(node, [_float(region, node, op, inputs, ())]), 6, 7)
-
-    return translate
-
-
-def _unary(op: str, *keep: str) -> Callable[[Region, Node], None]:
-    def translate(region: Region, node: Node) -> None:
-        inputs = [_real(region, node, 0)]
-        _codes(region, node, region.insert(node, [_float(region, node, op, inputs, keep)]), 3, 4)
-
-    return translate
+def _on_reals(
+    op: str, operands: Iterable[int], scale: int, keep: tuple[str, ...], region: Region, node: Node
+) -> None:
+    """An operator on operands in real units; the codes of its result are by input `scale`."""
+    inputs = [_real(region, node, i) for i in operands]
+    made = _float(region, node, op, inputs, keep)
+    _codes(region, node, region.insert(node, [made]), scale, scale + 1)
 
 
 def _concat(region: Region, node: Node) -> None:
-    inputs = [_real(region, node, i) for i in range(2, len(node.inputs), 3)]
-    made = _float(region, node, "Concat", inputs, ("axis",))
-    _codes(region, node, region.insert(node, [made]), 0, 1)
+    _on_reals("Concat", range(2, len(node.inputs), 3), 0, ("axis",), region, node)
 
 
 def _dynamic(region: Region, node: Node) -> None:
@@ -263,12 +258,12 @@ OPERATORS: dict[str, Callable[[Region, Node], None]] = {
     "QGemm": _qgemm,
     "MatMulInteger": _matmul_integer,
     "ConvInteger": _conv_integer,
-    "QLinearAdd": _binary("Add"),
-    "QLinearMul": _binary("Mul"),
+    "QLinearAdd": partial(_on_reals, "Add", (0, 3), 6, ()),
+    "QLinearMul": partial(_on_reals, "Mul", (0, 3), 6, ()),
     "QLinearConcat": _concat,
-    "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
-    "QLinearAveragePool": _unary("AveragePool", *_POOL),
-    "QLinearLeakyRelu": _unary("LeakyRelu", "alpha"),
-    "QLinearSigmoid": _unary("Sigmoid"),
+    "QLinearGlobalAveragePool": partial(_on_reals, "GlobalAveragePool", (0,), 3, ()),
+    "QLinearAveragePool": partial(_on_reals, "AveragePool", (0,), 3, _POOL),
+    "QLinearLeakyRelu": partial(_on_reals, "LeakyRelu", (0,), 3, ("alpha",)),
+    "QLinearSigmoid": partial(_on_reals, "Sigmoid", (0,), 3, ()),
     "DynamicQuantizeLinear": _dynamic,
 }

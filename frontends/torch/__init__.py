@@ -26,9 +26,15 @@ from hqc.frontends.torch.convolutions import (
     QuantConvTranspose1d,
     QuantConvTranspose2d,
 )
-from hqc.frontends.torch.layers import QuantIdentity, QuantLinear, QuantReLU
 from hqc.frontends.torch.quant_operator import quant
-from hqc.frontends.torch.quantisers import ActQuant, BiasQuant, WeightQuant
+from hqc.frontends.torch.quantised_layers import QuantLinear
+from hqc.frontends.torch.quantisers import (
+    ActQuant,
+    BiasQuant,
+    QuantIdentity,
+    QuantReLU,
+    WeightQuant,
+)
 
 __all__ = [
     "ActQuant",

@@ -9,12 +9,21 @@ sizes (Esser et al., arXiv:1902.08153).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hqc.numerics.types import Rounding
+
+#: Rounding modes that PyTorch has itself.
+_PLAIN: dict[Rounding, Callable[[Tensor], Tensor]] = {
+    Rounding.ROUND: torch.round,
+    Rounding.FLOOR: torch.floor,
+    Rounding.CEIL: torch.ceil,
+    Rounding.DOWN: torch.trunc,
+}
 
 
 def code_limits(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
@@ -34,14 +43,8 @@ def round_codes(codes: Tensor, rounding: str) -> Tensor:
         ValueError: the mode is not one of `hqc.numerics.types.Rounding`.
     """
     mode = Rounding(rounding)
-    if mode is Rounding.ROUND:
-        return torch.round(codes)
-    if mode is Rounding.FLOOR:
-        return torch.floor(codes)
-    if mode is Rounding.CEIL:
-        return torch.ceil(codes)
-    if mode is Rounding.DOWN:
-        return torch.trunc(codes)
+    if (plain := _PLAIN.get(mode)) is not None:
+        return plain(codes)
     size = codes.abs()
     if mode is Rounding.UP:
         return codes.sign() * size.ceil()
@@ -95,15 +98,7 @@ def quant(
 
 
 @quant.register_fake  # type: ignore[untyped-decorator]
-def _fake(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    bits: int,
-    signed: bool,
-    narrow: bool,
-    rounding: str,
-) -> Tensor:
+def _fake(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 

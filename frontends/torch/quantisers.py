@@ -7,6 +7,7 @@ Grids are found from ranges or learned; gradients pass straight through
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from hqc.diagnostics import reject
 from hqc.frontends.torch.quant_operator import code_limits, power_of_two_at_least, quant
 from hqc.numerics.types import Rounding
 
-__all__ = ["ActQuant", "BiasQuant", "WeightQuant"]
+__all__ = ["ActQuant", "BiasQuant", "QuantIdentity", "QuantReLU", "WeightQuant"]
 
 #: How an activation quantiser finds its range.
 RANGES = ("ema", "max", "percentile", "learned")
@@ -302,3 +303,21 @@ class ActQuant(_Quantiser):
         else:
             low, high = values.amin(dim=1), values.amax(dim=1)
         return (low, high) if self.channels else (low[0], high[0])
+
+
+class QuantIdentity(ActQuant):
+    """Quantises its input and does nothing else: model inputs, outputs, residual branches."""
+
+    def __init__(self, bits: int = 8, **options: Any) -> None:
+        super().__init__(bits, **options)
+
+
+class QuantReLU(ActQuant):
+    """ReLU, then an unsigned quantiser; options as for `ActQuant`."""
+
+    def __init__(self, bits: int = 6, **options: Any) -> None:
+        super().__init__(bits, **{"signed": False, **options})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rectified activations on their grid."""
+        return super().forward(torch.relu(x))

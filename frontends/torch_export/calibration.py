@@ -17,16 +17,7 @@ from onnx_ir import Model, Node, Value
 
 from hqc.diagnostics import reject
 from hqc.frontends.torch_export.batchnorm_folding import Linear, fold_batch_norms
-from hqc.ir import (
-    Array,
-    boundaries,
-    constant,
-    derive,
-    from_bytes,
-    nodes,
-    set_source,
-    to_bytes,
-)
+from hqc.ir import Array, boundaries, constant, derive, from_bytes, nodes, set_source, to_bytes
 from hqc.ir.edits import redirect
 from hqc.ir.operators import Quant, is_quantiser
 from hqc.numerics.types import Rounding

@@ -172,22 +172,17 @@ def _pixel_shuffle(b: Builder, node: fx.Node, a: Args) -> Value:
     return b.add("DepthToSpace", [b.value(a["self"])], node, attributes=attributes)
 
 
-#: By ATen schema name, whatever the overload.
-IMAGES: dict[str, Translator] = {
-    **dict.fromkeys(("aten::conv1d", "aten::conv2d"), _conv),
-    "aten::convolution": _conv,
-    **dict.fromkeys(("aten::conv_transpose1d", "aten::conv_transpose2d"), _conv_transpose),
+_POOLS = {"max": "MaxPool", "avg": "AveragePool"}
+#: What translates which ATen operators, by schema name, whatever the overload.
+IMAGES: dict[Translator, str] = {
+    _conv: "conv1d conv2d convolution",
+    _conv_transpose: "conv_transpose1d conv_transpose2d",
+    **{partial(_pool, op, n): f"{kind}_pool{n}d" for kind, op in _POOLS.items() for n in (1, 2)},
     **{
-        f"aten::{kind}_pool{rank}d": partial(_pool, op, rank)
-        for kind, op in {"max": "MaxPool", "avg": "AveragePool"}.items()
-        for rank in (1, 2)
+        partial(_adaptive, op): f"adaptive_{kind}_pool1d adaptive_{kind}_pool2d"
+        for kind, op in _POOLS.items()
     },
-    **{
-        f"aten::adaptive_{kind}_pool{rank}d": partial(_adaptive, op)
-        for kind, op in {"max": "MaxPool", "avg": "AveragePool"}.items()
-        for rank in (1, 2)
-    },
-    **dict.fromkeys(("aten::pad", "aten::constant_pad_nd"), _pad),
-    **dict.fromkeys(("aten::upsample_nearest1d", "aten::upsample_nearest2d"), _upsample),
-    "aten::pixel_shuffle": _pixel_shuffle,
+    _pad: "pad constant_pad_nd",
+    _upsample: "upsample_nearest1d upsample_nearest2d",
+    _pixel_shuffle: "pixel_shuffle",
 }

@@ -7,6 +7,7 @@ after their modules, and each knows the user's source line. The same program giv
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -218,13 +219,9 @@ def _symbolic(builder: Builder, node: fx.Node) -> Any:
 
 
 def _arguments(node: fx.Node, schema: Any) -> dict[str, Any]:
-    found = {}
-    for i, argument in enumerate(schema.arguments):
-        if i < len(node.args):
-            found[argument.name] = node.args[i]
-        else:
-            found[argument.name] = node.kwargs.get(argument.name, argument.default_value)
-    return found
+    by_default = {a.name: a.default_value for a in schema.arguments}
+    by_position = dict(zip(by_default, node.args, strict=False))
+    return {**by_default, **node.kwargs, **by_position}
 
 
 def _is_constant(builder: Builder, node: fx.Node) -> bool:
@@ -235,7 +232,7 @@ def _is_constant(builder: Builder, node: fx.Node) -> bool:
 def _fold(builder: Builder, node: fx.Node, name: str) -> Any:
     """Evaluate an operator on constants, as scales are computed from weights."""
     shape = getattr(node.meta.get("val"), "shape", ())
-    if any(not isinstance(d, int) for d in shape) or _size(shape) > MAX_FOLDED:
+    if any(not isinstance(d, int) for d in shape) or math.prod(shape) > MAX_FOLDED:
         raise refuse("HQC102", f"constant {node.name} is too large or of dynamic size", node)
     if name not in FOLDABLE and name not in TRANSLATORS:
         raise refuse("HQC101", f"operator {name} on constants has no translation", node)
@@ -252,13 +249,6 @@ def _fold(builder: Builder, node: fx.Node, name: str) -> Any:
         return first
     path, _ = module_of(node)
     return _consts(result, f"{path}/{node.name}" if path else node.name)
-
-
-def _size(shape: Any) -> int:
-    total = 1
-    for d in shape:
-        total *= int(d)
-    return total
 
 
 def _consts(result: Any, name: str) -> Any:

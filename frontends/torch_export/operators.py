@@ -192,94 +192,45 @@ def _nothing(b: Builder, node: fx.Node, a: Args) -> None:
 #: Quantisers stay quantisers where their operands are constants: those are weights.
 KEPT = frozenset({"hqc::quant", *pt2e.TRANSLATORS})
 
-#: By ATen schema name, whatever the overload.
+#: What translates which ATen operators, by schema name, whatever the overload.
+_ATEN: dict[Translator, str] = {
+    _linear: "linear",
+    _addmm: "addmm",
+    _matmul: "mm matmul bmm",
+    _batch_norm: "batch_norm",
+    _batch_norm_tuple: "_native_batch_norm_legit_no_training native_batch_norm",
+    **{partial(_unary, op): op.lower() for op in ("Neg", "Abs", "Sqrt", "Exp", "Log", "Selu")},
+    **{partial(_unary, op): op.lower() for op in ("Round", "Floor", "Ceil", "Sign")},
+    **{
+        partial(_unary, op): f"{op.lower()} {op.lower()}_"
+        for op in ("Relu", "Sigmoid", "Tanh", "HardSwish")
+    },
+    **{partial(_binary, op): f"{op.lower()} {op.lower()}_" for op in ("Add", "Sub", "Mul", "Div")},
+    _rsub: "rsub",
+    partial(_softmax, "Softmax"): "softmax _softmax",
+    partial(_softmax, "LogSoftmax"): "log_softmax _log_softmax",
+    _leaky_relu: "leaky_relu leaky_relu_",
+    _clamp: "clamp clamp_min clamp_max hardtanh hardtanh_ clip",
+    _relu6: "relu6 relu6_",
+    _prelu: "prelu",
+    _elu: "elu elu_",
+    _hard_sigmoid: "hardsigmoid hardsigmoid_",
+    _softplus: "softplus",
+    _silu: "silu silu_",
+    _square: "square pow",
+    _same: "dropout feature_dropout clone contiguous detach detach_ alias to _to_copy "
+    "lift_fresh_copy",
+    _size: "sym_size size",
+    _nothing: "_assert_tensor_metadata _assert_scalar sym_constrain_range_for_size",
+    **IMAGES,
+    **MOVES,
+}
+
+#: By schema name.
 TRANSLATORS: dict[str, Translator] = {
     "hqc::quant": _quant,
     **pt2e.TRANSLATORS,
-    "aten::linear": _linear,
-    "aten::addmm": _addmm,
-    **dict.fromkeys(("aten::mm", "aten::matmul", "aten::bmm"), _matmul),
-    "aten::batch_norm": _batch_norm,
-    **dict.fromkeys(
-        ("aten::_native_batch_norm_legit_no_training", "aten::native_batch_norm"),
-        _batch_norm_tuple,
-    ),
-    **{
-        f"aten::{name}": partial(_unary, op)
-        for name, op in {
-            "relu": "Relu",
-            "relu_": "Relu",
-            "sigmoid": "Sigmoid",
-            "tanh": "Tanh",
-            "neg": "Neg",
-            "abs": "Abs",
-            "sqrt": "Sqrt",
-            "exp": "Exp",
-            "log": "Log",
-            "round": "Round",
-            "floor": "Floor",
-            "ceil": "Ceil",
-            "sign": "Sign",
-            "hardswish": "HardSwish",
-            "hardswish_": "HardSwish",
-            "sigmoid_": "Sigmoid",
-            "tanh_": "Tanh",
-            "selu": "Selu",
-        }.items()
-    },
-    **{
-        f"aten::{name}{suffix}": partial(_binary, op)
-        for name, op in {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}.items()
-        for suffix in ("", "_")
-    },
-    "aten::rsub": _rsub,
-    **dict.fromkeys(("aten::softmax", "aten::_softmax"), partial(_softmax, "Softmax")),
-    **dict.fromkeys(("aten::log_softmax", "aten::_log_softmax"), partial(_softmax, "LogSoftmax")),
-    **dict.fromkeys(("aten::leaky_relu", "aten::leaky_relu_"), _leaky_relu),
-    **dict.fromkeys(
-        (
-            "aten::clamp",
-            "aten::clamp_min",
-            "aten::clamp_max",
-            "aten::hardtanh",
-            "aten::hardtanh_",
-            "aten::clip",
-        ),
-        _clamp,
-    ),
-    **dict.fromkeys(("aten::relu6", "aten::relu6_"), _relu6),
-    "aten::prelu": _prelu,
-    **dict.fromkeys(("aten::elu", "aten::elu_"), _elu),
-    **dict.fromkeys(("aten::hardsigmoid", "aten::hardsigmoid_"), _hard_sigmoid),
-    "aten::softplus": _softplus,
-    **dict.fromkeys(("aten::silu", "aten::silu_"), _silu),
-    **dict.fromkeys(("aten::square", "aten::pow"), _square),
-    **dict.fromkeys(
-        (
-            "aten::dropout",
-            "aten::feature_dropout",
-            "aten::clone",
-            "aten::contiguous",
-            "aten::detach",
-            "aten::detach_",
-            "aten::alias",
-            "aten::to",
-            "aten::_to_copy",
-            "aten::lift_fresh_copy",
-        ),
-        _same,
-    ),
-    **dict.fromkeys(("aten::sym_size", "aten::size"), _size),
-    **dict.fromkeys(
-        (
-            "aten::_assert_tensor_metadata",
-            "aten::_assert_scalar",
-            "aten::sym_constrain_range_for_size",
-        ),
-        _nothing,
-    ),
-    **IMAGES,
-    **MOVES,
+    **{f"aten::{name}": found for found, names in _ATEN.items() for name in names.split()},
 }
 
 #: Operators that may be evaluated on constants at translation time, beside the ones above:

@@ -230,35 +230,26 @@ def _place(
     return found
 
 
-_RESHAPES = ("flatten", "view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "unflatten")
-_PERMUTATIONS = ("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "swapdims")
-_SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk")
-
-#: By ATen schema name, whatever the overload.
-MOVES: dict[str, Translator] = {
-    **{f"aten::{name}": _reshape for name in _RESHAPES},
-    **{f"aten::{name}": _permute for name in _PERMUTATIONS},
-    **{f"aten::{name}": _split for name in _SPLITS},
-    "aten::expand": _expand,
-    "aten::slice": _slice,
-    "aten::narrow": _narrow,
-    "aten::select": _select,
-    "aten::unbind": _unbind,
-    "aten::index_select": _index_select,
-    "aten::embedding": _embedding,
-    "aten::cat": _cat,
-    "aten::stack": _stack,
-    **{
-        f"aten::{name}": partial(_reduce, op)
-        for name, op in {
-            "mean": "ReduceMean",
-            "sum": "ReduceSum",
-            "amax": "ReduceMax",
-            "amin": "ReduceMin",
-        }.items()
-    },
-    **{f"aten::{name}": partial(_extremum, "Max") for name in ("max", "maximum")},
-    **{f"aten::{name}": partial(_extremum, "Min") for name in ("min", "minimum")},
-    "aten::argmax": partial(_argument, "ArgMax"),
-    "aten::argmin": partial(_argument, "ArgMin"),
+#: What translates which ATen operators, by schema name, whatever the overload.
+MOVES: dict[Translator, str] = {
+    _reshape: "flatten view reshape _unsafe_view unsqueeze squeeze unflatten",
+    _permute: "permute transpose t numpy_T movedim swapaxes swapdims",
+    _split: "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk",
+    _expand: "expand",
+    _slice: "slice",
+    _narrow: "narrow",
+    _select: "select",
+    _unbind: "unbind",
+    _index_select: "index_select",
+    _embedding: "embedding",
+    _cat: "cat",
+    _stack: "stack",
+    partial(_reduce, "ReduceMean"): "mean",
+    partial(_reduce, "ReduceSum"): "sum",
+    partial(_reduce, "ReduceMax"): "amax",
+    partial(_reduce, "ReduceMin"): "amin",
+    partial(_extremum, "Max"): "max maximum",
+    partial(_extremum, "Min"): "min minimum",
+    partial(_argument, "ArgMax"): "argmax",
+    partial(_argument, "ArgMin"): "argmin",
 }

@@ -184,14 +184,8 @@ class Builder:
         array, quant = found.const.array(), found.quant
         if transposed:
             array = array.T
-            quant = Quant(
-                _transposed(quant.scale),
-                _transposed(quant.zero_point),
-                quant.bits,
-                quant.signed,
-                quant.narrow,
-                quant.rounding,
-            )
+            scale, zero_point = _transposed(quant.scale), _transposed(quant.zero_point)
+            quant = replace(quant, scale=scale, zero_point=zero_point)
         weight = self._initializer(found.const.name, array)
         return self.quantise(weight, quant, self.unique(f"{found.const.name}/Quant"), found.node)
 

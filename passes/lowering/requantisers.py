@@ -16,7 +16,7 @@ from hqc.analysis.dyadic_requantiser import (
     smallest_dyadic,
     thresholds_are_cheaper,
 )
-from hqc.analysis.partition import code_boundaries, is_linear
+from hqc.analysis.partition import code_boundaries, code_grid, is_linear
 from hqc.analysis.ranges import ChannelRange
 from hqc.analysis.step_functions import Coder, Quantiser, StepFunction, Thresholds, step_function
 from hqc.diagnostics import reject
@@ -44,7 +44,7 @@ def lower_port(emitter: IntegerBuilder, node: Node, chain: Chain) -> Form:
     out = node.outputs[0]
     coder = code_boundaries(node)
     if isinstance(coder, Thresholds):
-        return Form(_copy(emitter, node, source), _count_grid(node))
+        return Form(_copy(emitter, node, source), Chain().then(code_grid(node, coder)))
     quant = Quant.read(node) if Quant.matches(node) else None
     if quant is not None and quant.fixed_type is not None:
         return Form(_copy(emitter, node, source), Chain())
@@ -79,11 +79,6 @@ def coder_chain(coder: Quantiser) -> Chain:
 def _array(values: Array) -> Array:
     array = np.asarray(values, np.float32)
     return array.reshape(()) if array.size == 1 else array
-
-
-def _count_grid(node: Node) -> Chain:
-    view = MultiThreshold.read(node)
-    return Chain().then(Affine.of(Fraction(view.out_scale), Fraction(view.out_bias)))
 
 
 def _copy(emitter: IntegerBuilder, node: Node, source: Value) -> Value:
@@ -293,8 +288,9 @@ def _thresholds(
     built = view.build(emitter.graph, value, str(node.outputs[0].name))
     built.outputs[0].type = node.outputs[0].type
     out = emitter.add(built)
-    grid = coder.grid() if isinstance(coder, Quantiser) else _count_affine(node)
-    return Form(out, Chain().then(grid)), f"{rows.shape[1]} thresholds per channel"
+    return Form(
+        out, Chain().then(code_grid(node, coder))
+    ), f"{rows.shape[1]} thresholds per channel"
 
 
 def _decisive(f: StepFunction, rows: Array, lo: Array, hi: Array) -> tuple[Array, int]:
@@ -319,11 +315,6 @@ def _read_once(node: Node, computed: Container[Value]) -> bool:
             return True
         value, user = data_input(producer, computed), producer
     return False
-
-
-def _count_affine(node: Node) -> Affine:
-    view = MultiThreshold.read(node)
-    return Affine.of(Fraction(view.out_scale), Fraction(view.out_bias))
 
 
 def _single(values: Array) -> Array:
