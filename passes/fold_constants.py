@@ -61,11 +61,9 @@ def _evaluate(model: Model, node: Node, computed: Container[Value]) -> np.ndarra
         shape = node.inputs[0].shape if node.inputs[0] is not None else None
         if shape is None or not all(isinstance(d, int) for d in shape):
             return None
-        start = node.attributes.get("start")
-        end = node.attributes.get("end")
         dims = [d for d in shape if isinstance(d, int)]
-        first = start.as_int() if start is not None else 0
-        last = end.as_int() if end is not None else len(dims)
+        first = node.attributes.get_int("start", 0)
+        last = node.attributes.get_int("end", len(dims))
         return np.array(dims[first:last], np.int64)
     if node.domain != "" or any(v in computed for v in node.inputs):
         return None

@@ -10,6 +10,7 @@ from onnx_ir import Model, Node, Value
 
 from hqc.analysis.chain_steps import MERGES, chain_step, is_pass_through
 from hqc.analysis.dependence import data_input
+from hqc.analysis.linear import no_form
 from hqc.analysis.partition import computed_nodes, first_quantisers, host_tail, is_linear
 from hqc.analysis.rearrangements import data_sources, is_rearrangement
 from hqc.diagnostics import reject
@@ -166,13 +167,7 @@ class _Lowering:
 
     def _step(self, node: Node, source: Value, step: Step | None) -> None:
         if step is None:
-            raise reject(
-                "HQC205",
-                f"{node.op_type} has no exact integer form here",
-                where=location_of(node),
-                notes=("it stands between quantisers, so it must be exact",),
-                helps=("put a quantiser before it, or move it behind the last layer",),
-            )
+            raise no_form(node)
         if source in self._forms:
             form = self._forms[source]
             self._forms[node.outputs[0]] = Form(form.value, form.chain.then(step))

@@ -35,8 +35,7 @@ def is_pass_through(node: Node) -> bool:
     """Whether a node only renames its first input, or casts it to float32 or float64."""
     if node.domain != "" or node.op_type not in PASS_THROUGH:
         return False
-    target = node.attributes.get("to")
-    return node.op_type != "Cast" or (target is not None and target.as_int() in _STORAGE)
+    return node.op_type != "Cast" or node.attributes.get_int("to") in _STORAGE
 
 
 def after_cast(node: Node, chain: Chain) -> Chain:
@@ -91,8 +90,7 @@ def _clip(node: Node) -> Clip | None:
 
 
 def _leaky(node: Node) -> Step:
-    attribute = node.attributes.get("alpha")
-    slope = np.float32(attribute.as_float() if attribute is not None else 0.01)
+    slope = np.float32(node.attributes.get_float("alpha", 0.01))
     return _bent(node, (Fraction(float(slope)),))
 
 
@@ -128,8 +126,7 @@ ACTIVATIONS: Mapping[str, Callable[[Node], Step | None]] = {
 
 def _batch_norm(node: Node) -> Affine:
     parameters = [exact_values(v) for v in node.inputs[1:5]]
-    training = node.attributes.get("training_mode")
-    if any(p is None for p in parameters) or (training is not None and training.as_int()):
+    if any(p is None for p in parameters) or node.attributes.get_int("training_mode", 0) != 0:
         raise reject(
             "HQC102",
             "batch norm with computed statistics",
@@ -137,8 +134,7 @@ def _batch_norm(node: Node) -> Affine:
             helps=("export the model in eval mode",),
         )
     gamma, beta, mean, var = (list(p.ravel()) for p in parameters if p is not None)
-    attribute = node.attributes.get("epsilon")
-    epsilon = Fraction(attribute.as_float() if attribute is not None else 1e-5)
+    epsilon = Fraction(node.attributes.get_float("epsilon", 1e-5))
     a, b = [], []
     for g, shift, m, v in zip(gamma, beta, mean, var, strict=True):
         if v + epsilon <= 0:

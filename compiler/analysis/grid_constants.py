@@ -91,8 +91,7 @@ def _scaled(node: Node, inner: GridConstant) -> GridConstant | None:
 
 
 def _transposed(node: Node, inner: GridConstant) -> GridConstant:
-    order = node.attributes.get("perm")
-    perm = tuple(order.as_ints()) if order is not None else None
+    perm = node.attributes.get_ints("perm")
     scale = inner.scale
     scale = scale.reshape((1,) * (inner.codes.ndim - scale.ndim) + scale.shape)
     return GridConstant(inner.codes.transpose(perm), scale.transpose(perm))

@@ -105,7 +105,7 @@ def _integers(values: Iterable[int]) -> Integers:
     return np.array([int(v) for v in values], object)
 
 
-def _input(node: Node, index: int, known: _Known) -> Interval | None:
+def _input(node: Node, known: _Known, index: int = 0) -> Interval | None:
     value = node.inputs[index] if index < len(node.inputs) else None
     return known.get(value) if value is not None else None
 
@@ -114,7 +114,7 @@ def _operands(node: Node, known: _Known) -> tuple[Interval, Interval] | None:
     """The two sides of an elementwise node as intervals; a constant is a point."""
     sides = []
     for index in (0, 1):
-        side = _input(node, index, known) or _point(node, node.inputs[index])
+        side = _input(node, known, index) or _point(node, node.inputs[index])
         if side is None:
             return None
         sides.append(side)
@@ -137,7 +137,7 @@ def _point(node: Node, value: Value | None) -> Interval | None:
 
 
 def _matmul(node: Node, known: _Known) -> Interval | None:
-    x, weights = _input(node, 0, known), constant_codes(node.inputs[1])
+    x, weights = _input(node, known), constant_codes(node.inputs[1])
     if x is None or weights is None or weights[0].ndim != 2:
         return None
     w, exponent = weights
@@ -170,14 +170,10 @@ def _mul(node: Node, known: _Known) -> Interval | None:
 
 
 def _relu(node: Node, known: _Known) -> Interval | None:
-    x = _input(node, 0, known)
+    x = _input(node, known)
     if x is None:
         return None
     return Interval(np.maximum(x.lo, 0), np.maximum(x.hi, 0), x.exponent)
-
-
-def _pass_through(node: Node, known: _Known) -> Interval | None:
-    return _input(node, 0, known)
 
 
 def _moved(node: Node, known: _Known) -> Interval | None:
@@ -214,11 +210,11 @@ def _moved(node: Node, known: _Known) -> Interval | None:
 
 def _conv(node: Node, known: _Known) -> Interval | None:
     """Each tap takes the worse end of its input channel, or 0 where it can meet padding."""
-    x, weights = _input(node, 0, known), constant_codes(node.inputs[1])
+    x, weights = _input(node, known), constant_codes(node.inputs[1])
     if x is None or weights is None or weights[0].size > MAX_ELEMENTS:
         return None
     w, exponent = weights
-    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    group = node.attributes.get_int("group", 1)
     taps = Taps.of(node).index
     outputs, per_group = w.shape[:2]
     w = w.reshape(outputs, per_group, -1)
@@ -240,7 +236,7 @@ def _conv(node: Node, known: _Known) -> Interval | None:
 
 
 def _quant(node: Node, known: _Known) -> Interval | None:
-    x = _input(node, 0, known)
+    x = _input(node, known)
     type_ = Quant.read(node).fixed_type if Quant.matches(node) else None
     if x is None or type_ is None or x.bits + abs(x.exponent + type_.fraction) > INT64_BITS:
         return None
@@ -249,7 +245,7 @@ def _quant(node: Node, known: _Known) -> Interval | None:
 
 
 def _multi_threshold(node: Node, known: _Known) -> Interval | None:
-    x = _input(node, 0, known)
+    x = _input(node, known)
     if x is None or not MultiThreshold.matches(node) or x.bits > DOUBLE_BITS:
         return None
     table = MultiThreshold.read(node)
@@ -275,5 +271,5 @@ _RULES: Mapping[str, Callable[[Node, _Known], Interval | None]] = {
     "Conv": _conv,
     "Quant": _quant,
     "MultiThreshold": _multi_threshold,
-    **dict.fromkeys(("Identity", "Cast", "MaxPool", "GlobalMaxPool"), _pass_through),
+    **dict.fromkeys(("Identity", "Cast", "MaxPool", "GlobalMaxPool"), _input),
 }

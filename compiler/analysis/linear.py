@@ -82,8 +82,7 @@ def weights_of(node: Node, factors: Sequence[Fraction] = (Fraction(1),)) -> Weig
     grid = quantised_weights(node)
     codes = grid.codes
     aligned = grid.scale.reshape((1,) * (codes.ndim - grid.scale.ndim) + grid.scale.shape)
-    attribute = node.attributes.get("group")
-    group = attribute.as_int() if attribute is not None else 1
+    group = node.attributes.get_int("group", 1)
     if node.op_type == "MatMul":
         codes, aligned = codes.T[:, :, None], aligned.T[:, :, None]
     elif node.op_type == "ConvTranspose":

@@ -55,20 +55,17 @@ class Quantiser:
         """How many channels are told apart."""
         return max(len(self.scale), len(self.zero_point))
 
-    def picked(self, channel: int) -> Hashable:
-        """What is a channel's own: channels for which it is equal have the same boundaries."""
+    def picked(self, channel: int) -> tuple[Fraction, int]:
+        """A channel's scale and zero point: where both are equal, so are the boundaries."""
         scale = self.scale[channel if len(self.scale) > 1 else 0]
         return scale, self.zero_point[channel if len(self.zero_point) > 1 else 0]
 
     def grid(self) -> Affine:
         """From codes to real values."""
-        n = self.channels
-        scales = [self.scale[c if len(self.scale) > 1 else 0] for c in range(n)]
-        zeros = [self.zero_point[c if len(self.zero_point) > 1 else 0] for c in range(n)]
+        grids = [self.picked(c) for c in range(self.channels)]
         if self.bipolar:  # the zero point moves the values -1 and 1 as it does other codes
-            offsets = tuple(-s * (1 + z) for s, z in zip(scales, zeros, strict=True))
-            return Affine(tuple(2 * s for s in scales), offsets)
-        return Affine(tuple(scales), tuple(-s * z for s, z in zip(scales, zeros, strict=True)))
+            return Affine(tuple(2 * s for s, _ in grids), tuple(-s * (1 + z) for s, z in grids))
+        return Affine(tuple(s for s, _ in grids), tuple(-s * z for s, z in grids))
 
     @property
     def bends(self) -> bool:
@@ -83,8 +80,7 @@ class Quantiser:
 
     def bound(self, code: int, channel: int) -> Bound:
         """The values whose code is at least `code`."""
-        scale = self.scale[channel if len(self.scale) > 1 else 0]
-        zero = self.zero_point[channel if len(self.zero_point) > 1 else 0]
+        scale, zero = self.picked(channel)
         if self.bipolar:
             return Bound(-zero * scale, inclusive=True)
         offset, inclusive = _BOUNDARY[self.rounding](code)
@@ -132,14 +128,13 @@ class Thresholds:
         """How many channels are told apart."""
         return len(self.rows)
 
-    def picked(self, channel: int) -> Hashable:
+    def picked(self, channel: int) -> tuple[Fraction, ...]:
         """What is a channel's own: channels for which it is equal have the same boundaries."""
         return self.rows[channel if len(self.rows) > 1 else 0]
 
     def bound(self, code: int, channel: int) -> Bound:
         """The values whose code is at least `code`."""
-        row = self.rows[channel if len(self.rows) > 1 else 0]
-        return Bound(row[code - self.lo - 1], inclusive=True)
+        return Bound(self.picked(channel)[code - self.lo - 1], inclusive=True)
 
 
 #: What turns a real value into a code.
@@ -241,12 +236,8 @@ def _thresholds(chain: Chain, quantiser: Coder, channel: int) -> tuple[int, Sequ
         if isinstance(bound, bool):
             steps.append(int(ALWAYS if bound else NEVER))
         else:
-            steps.append(_clip(sign * bound.integer()))
+            steps.append(max(int(ALWAYS), min(int(NEVER), sign * bound.integer())))
     return sign, steps
-
-
-def _clip(threshold: int) -> int:
-    return max(int(ALWAYS), min(int(NEVER), threshold))
 
 
 def _evenly_spaced(
@@ -259,8 +250,7 @@ def _evenly_spaced(
     object) take over where 62 bits do not hold them.
     """
     a, b = affine.at(channel)
-    scale = quantiser.scale[channel if len(quantiser.scale) > 1 else 0]
-    u = scale / a
+    u = quantiser.picked(channel)[0] / a
     first = quantiser.bound(0, channel)
     w = (first.value - b) / a
     denominator = math.lcm(u.denominator, w.denominator)

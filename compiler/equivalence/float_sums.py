@@ -88,8 +88,7 @@ def _sum(node: Node, x: Floats, weights: Floats) -> Floats:
     if node.op_type == "MatMul":
         return np.asarray(x @ weights)
     taps = Taps.of(node)
-    attribute = node.attributes.get("group")
-    group = attribute.as_int() if attribute is not None else 1
+    group = node.attributes.get_int("group", 1)
     if node.op_type == "ConvTranspose":
         n_in, per_group = weights.shape[:2]
         parts = weights.reshape(group, n_in // group, per_group, -1).swapaxes(1, 2)

@@ -112,11 +112,8 @@ def unquote(text: str) -> str:
 
 def quote(text: str) -> str:
     """Spell a string as a STRING token, on one line and printable whatever it holds."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in _escape(text))
-
-
-def _escape(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{"".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in escaped)}"'
 
 
 def _malformed(what: str, text: str, error: UnexpectedInput) -> HqcError:

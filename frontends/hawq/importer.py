@@ -20,8 +20,6 @@ from hqc.frontends.hawq.network import Network
 from hqc.frontends.hawq.state import arrays
 from hqc.frontends.hawq.structure import sequential
 
-__all__ = ["load", "parse"]
-
 
 def load(
     state_dict: Mapping[str, Any],

@@ -16,8 +16,6 @@ from hqc.diagnostics import HqcError, Location, reject
 from hqc.frontends.hawq import patterns
 from hqc.frontends.hawq.layers import HawqAct, HawqAdd, HawqAverage, HawqConv, HawqLinear, Scheme
 
-__all__ = ["layer_names", "quantize_model"]
-
 Bits = int | Mapping[str, tuple[int, int]]
 
 

@@ -140,3 +140,8 @@ def along(parameter: Array, axis: int, rank: int | None) -> Array | None:
     if rank is None or parameter.ndim != 1 or not -rank <= axis < rank:
         return None
     return parameter.reshape(-1, *(1,) * (rank - 1 - axis % rank))
+
+
+def same(a: Array, b: Array) -> bool:
+    """Whether two scales or zero points are equal, shaped to broadcast or not."""
+    return bool(np.array_equal(np.squeeze(a), np.squeeze(b)))

@@ -42,20 +42,18 @@ def explicit_ceilings(model: Model) -> None:
     counts padding keeps its `ceil_mode`: what hangs over the end is not counted.
     """
     for node in tuple(model.graph):
-        mode = node.attributes.get("ceil_mode")
         source = node.inputs[0] if node.inputs else None
-        if node.domain != "" or mode is None or not mode.as_int() or source is None:
+        if node.domain != "" or not node.attributes.get_int("ceil_mode", 0) or source is None:
             continue
         info = _inferred(model, strict=False).get(str(source.name))
         if info is None:
             continue
         fresh = onnx_ir.serde.deserialize_value_info_proto(info, None)
         source.shape, source.type = fresh.shape, fresh.type
-        counted = node.attributes.get("count_include_pad")
         window = Window.of(node)
         closed = window.closed(spatial_shape(node))
         over = any(a > b for a, b in zip(closed.after, window.after, strict=True))
-        if over and counted is not None and counted.as_int():
+        if over and node.attributes.get_int("count_include_pad", 0) != 0:
             continue
         node.attributes.pop("auto_pad", None)
         node.attributes["ceil_mode"] = onnx_ir.AttrInt64("ceil_mode", 0)

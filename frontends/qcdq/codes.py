@@ -11,7 +11,7 @@ from onnx_ir import Model, Node, Value
 
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.onnx.constants import evaluate
-from hqc.frontends.onnx.grids import chain, saturating
+from hqc.frontends.onnx.grids import chain, same, saturating
 from hqc.frontends.onnx.shapes import Ranks
 from hqc.ir import Array, constant, fresh_name, location_of, make_node
 from hqc.ir.edits import keep_source, swap
@@ -67,12 +67,12 @@ class Codes:
         x / own scale -> quantiser of scale 1 -> + difference of zero points -> * scale.
         """
         name = str(like.outputs[0].name)
-        if _same(scale, self.scale) and _same(zero_point, self.zero_point):
+        if same(scale, self.scale) and same(zero_point, self.zero_point):
             if self.is_settled:
                 return [renamed(self.x, name)]
             return self.quantisers(region, like, self.scale, self.x, name)
         new, x = NodeBuilder(region.model.graph, name, self.x), self.x
-        if not _same(self.scale, np.ones(())):
+        if not same(self.scale, np.ones(())):
             x = new.add("Div", (x, new.number(self.scale, "step")), "steps")
         for made in self.quantisers(region, like, np.ones((), np.float32), x, f"{name}_codes"):
             x = new.append(made)
@@ -86,10 +86,6 @@ class Codes:
 def renamed(value: Value, name: str) -> Node:
     """A node that gives a value another name."""
     return make_node("Identity", (value,), like=value, name=name)
-
-
-def _same(a: Array, b: Array) -> bool:
-    return bool(np.array_equal(np.squeeze(a), np.squeeze(b)))
 
 
 @dataclass

@@ -150,11 +150,9 @@ def _grid(
     check_single(node, scale)
     zero_point = parameter(node, 2)
     zero = np.zeros((), np.int64) if zero_point is None else zero_point.astype(np.int64)
-    block = node.attributes.get("block_size")
-    if block is not None and block.as_int():
+    if node.attributes.get_int("block_size", 0):
         raise reject("HQC102", "quantisation in blocks of an axis", where=location_of(node))
-    attribute = node.attributes.get("axis")
-    axis = attribute.as_int() if attribute is not None else 1
+    axis = node.attributes.get_int("axis", 1)
     several, computed = max(scale.size, zero.size) > 1, rank is None
     rank = region.rank(source) if several and computed else rank
     shaped = along(scale, axis, rank), along(zero, axis, rank)
@@ -172,10 +170,7 @@ def _grid(
 def _code_type(node: Node) -> onnx_ir.DataType:
     if (found := storage_type(node, 2)) is not None:
         return found
-    stated = node.attributes.get("output_dtype")
-    if stated is not None and stated.as_int():
-        return onnx_ir.DataType(stated.as_int())
-    return onnx_ir.DataType.UINT8
+    return onnx_ir.DataType(node.attributes.get_int("output_dtype", 0) or onnx_ir.DataType.UINT8)
 
 
 # --- what stands on codes -----------------------------------------------------------------------

@@ -37,8 +37,7 @@ def rewrite(region: Region, node: Node) -> None:
     Raises:
         HqcError: HQC102/106/107/108 as the quantisers themselves.
     """
-    last = node.attributes.get("channels_last")
-    if last is not None and last.as_int():
+    if node.attributes.get_int("channels_last", 0):
         raise reject(
             "HQC102",
             f"{node.op_type} with its channels last",
@@ -207,16 +206,14 @@ def _matmul_integer(region: Region, node: Node) -> None:
 
 
 def _qgemm(region: Region, node: Node) -> None:
-    transposed = node.attributes.get("transB")
-    rows = transposed is not None and bool(transposed.as_int())
+    rows = node.attributes.get_int("transB", 0)
     inputs = [_whole(region, node, 0, 2), _whole(region, node, 3, 5, axis=0 if rows else 1)]
     if (bias := region.stored(node, 6)) is not None:
         inputs.append(_constant(region, node, 6, bias, _ONE))
     acc = region.insert(node, [_float(region, node, "Gemm", inputs, ("transA", "transB"))])
     acc = _in_units(region, node, acc, _row(_scale(node, 4)))
-    alpha = node.attributes.get("alpha")
-    if alpha is not None:
-        acc = _times(region, node, acc, np.asarray(alpha.as_float(), np.float32))
+    alpha = np.asarray(node.attributes.get_float("alpha", 1.0), np.float32)
+    acc = _times(region, node, acc, alpha)
     if len(node.inputs) > 7 and node.inputs[7] is not None:
         _codes(region, node, acc, 7, 8)
     else:

@@ -60,14 +60,13 @@ def _looks_up(node: Node) -> bool:
 
 def _graph_input(node: Node) -> Value:
     """The graph input that holds the indices, behind casts."""
-    axis = node.attributes.get("axis")
     value = node.inputs[1]
     while value is not None and (producer := value.producer()) is not None:
         if producer.op_type not in ("Cast", "Identity"):
             value = None
             break
         value = producer.inputs[0]
-    if value is None or (axis is not None and axis.as_int() != 0):
+    if value is None or node.attributes.get_int("axis", 0) != 0:
         raise reject(
             "HQC102",
             "a look-up with a computed index, or along another axis than the first",

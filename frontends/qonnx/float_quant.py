@@ -57,8 +57,7 @@ class FloatQuant:
         scale = parameter_of(node, 1)
         check_scale(node, scale)
         exponent, mantissa, bias = (_whole(node, i) for i in (2, 3, 4))
-        saturates = node.attributes.get("saturation")
-        if saturates is not None and not saturates.as_int():
+        if not node.attributes.get_int("saturation", 1):
             raise _refuse(node, "FloatQuant that overflows to infinity or NaN: codes have neither")
         step = Fraction(2) ** (1 - bias - mantissa)
         top = (2 - Fraction(1, 2**mantissa)) * Fraction(2) ** ((1 << exponent) - 1 - bias)

@@ -64,8 +64,7 @@ def _rows_on_axis_1(model: Model, ranks: Ranks, node: Node) -> None:
     thresholds, x = parameter_of(node, 1), node.inputs[0]
     if x is None or thresholds.ndim != 2 or len(thresholds) == 1:
         return
-    stated = node.attributes.get("data_layout")
-    layout = stated.as_string() if stated is not None else ""
+    layout = node.attributes.get_string("data_layout", "")
     rank = len(layout) or ranks.of(x)
     if rank is None or rank < 3:
         return

@@ -88,7 +88,8 @@ class Trunc:
         ratios = np.unique(np.round(np.log2(output_scale / scale)))
         if len(ratios) != 1:
             raise _refuse(node, "Trunc by a different number of bits in each channel")
-        signed, narrow = (_flag(node, name, i) for name, i in (("signed", 1), ("narrow", 0)))
+        signed = bool(node.attributes.get_int("signed", 1))
+        narrow = bool(node.attributes.get_int("narrow", 0))
         if bits == 1 and (signed or narrow):
             raise reject("HQC107", "Trunc to one signed bit", where=location_of(node))
         limits = Quant(_ONE, _NONE, bits, signed, narrow, rounding)
@@ -120,7 +121,7 @@ def rewrite_trunc(model: Model, node: Node) -> None:
         out = _outgoing(view, lo, hi)
         scale = np.asarray(view.scale * np.float32(float(view.factor)), np.float32)
         steps.quant(Quant(scale, zero, out.bits, out.signed, out.narrow, view.rounding))
-        steps.times(np.asarray(view.output_scale / scale, np.float32))
+        steps.by("Mul", np.asarray(view.output_scale / scale, np.float32))
     keep_source(steps.nodes, node)
     swap(node, steps.nodes)
 
@@ -139,17 +140,17 @@ def _whole_codes(view: Trunc, steps: _Steps, bits: int, out: Quant) -> None:
     """The general form: codes as whole numbers, so that each step is exact."""
     zero = view.zero_point.astype(np.float32)
     factor = np.asarray(float(view.factor), np.float32)
-    steps.divided(view.scale)
+    steps.by("Div", view.scale)
     steps.quant(Quant(_ONE, view.zero_point, bits, True, False, Rounding.ROUND))
-    steps.plus(zero)
+    steps.by("Add", zero)
     steps.quant(Quant(factor, _NONE, out.bits, out.signed, out.narrow, view.rounding))
     if view.limits is None:
-        steps.times(1 / factor)
-        steps.plus(-zero)
-        steps.times(view.output_scale)
+        steps.by("Mul", 1 / factor)
+        steps.by("Add", -zero)
+        steps.by("Mul", view.output_scale)
     else:
-        steps.plus(-zero)
-        steps.times(np.asarray(view.output_scale / factor, np.float32))
+        steps.by("Add", -zero)
+        steps.by("Mul", np.asarray(view.output_scale / factor, np.float32))
 
 
 def _outgoing(view: Trunc, lo: Fraction, hi: Fraction) -> Quant:
@@ -187,17 +188,8 @@ class _Steps:
     def quant(self, quant: Quant) -> None:
         self._x = self._new.apply(quant, self._x, str(len(self.nodes)))
 
-    def plus(self, operand: Array) -> None:
-        self._binary("Add", operand, 0)
-
-    def times(self, operand: Array) -> None:
-        self._binary("Mul", operand, 1)
-
-    def divided(self, operand: Array) -> None:
-        self._binary("Div", operand, 1)
-
-    def _binary(self, op: str, operand: Array, neutral: int) -> None:
-        if not np.all(operand == neutral):
+    def by(self, op: str, operand: Array) -> None:
+        if not np.all(operand == (op != "Add")):  # what changes nothing is left out
             self._x = self._new.by(op, self._x, operand, str(len(self.nodes)))
 
 
@@ -260,11 +252,6 @@ def _of_pair(node: Node) -> tuple[Fraction, Fraction] | None:
         c, d = 1 / d, 1 / c
     ends = [x * y for x in (a, b) for y in (c, d)]
     return min(ends), max(ends)
-
-
-def _flag(node: Node, name: str, default: int) -> bool:
-    attribute = node.attributes.get(name)
-    return bool(attribute.as_int() if attribute is not None else default)
 
 
 def _refuse(node: Node, message: str, *helps: str) -> HqcError:

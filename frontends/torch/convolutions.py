@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from hqc.diagnostics import reject
 from hqc.frontends.torch.quantised_layers import bias_quantiser, quantised, weight_quantiser
 
-__all__ = ["QuantConv1d", "QuantConv2d", "QuantConvTranspose1d", "QuantConvTranspose2d"]
-
 #: Options of PyTorch's convolutions; all others are the quantisers'.
 _OF_TORCH = {
     *("stride", "padding", "output_padding", "dilation", "groups", "bias", "padding_mode"),

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from hqc.frontends.torch.quantisers import BiasQuant, WeightQuant
 
-__all__ = ["QuantLinear", "bias_quantiser", "quantised", "weight_quantiser"]
-
 
 def weight_quantiser(weight: Tensor, bits: int, options: Mapping[str, Any]) -> WeightQuant:
     """The quantiser of a weight tensor; options as for `WeightQuant`."""

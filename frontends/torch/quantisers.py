@@ -16,8 +16,6 @@ from hqc.diagnostics import reject
 from hqc.frontends.torch.quant_operator import code_limits, power_of_two_at_least, quant
 from hqc.numerics.types import Rounding
 
-__all__ = ["ActQuant", "BiasQuant", "QuantIdentity", "QuantReLU", "WeightQuant"]
-
 #: How an activation quantiser finds its range.
 RANGES = ("ema", "max", "percentile", "learned")
 #: Percentiles look at no more values than this of a batch, evenly spread.

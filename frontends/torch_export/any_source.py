@@ -12,8 +12,6 @@ from hqc.diagnostics import reject
 from hqc.frontends.torch_export.brevitas import from_brevitas, is_brevitas
 from hqc.frontends.torch_export.importer import from_exported, from_module
 
-__all__ = ["from_torch"]
-
 
 def from_torch(source: Any, example_inputs: Any = None) -> Model:
     """Translate whatever PyTorch has: a module, one with Brevitas layers, or an exported program.

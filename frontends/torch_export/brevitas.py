@@ -18,8 +18,6 @@ from onnx_ir import Model
 from hqc.diagnostics import Exit, HqcError, reject
 from hqc.numerics.types import Rounding
 
-__all__ = ["from_brevitas", "is_brevitas"]
-
 _MODES = {"ROUND_TO_ZERO": Rounding.DOWN, "HALF_EVEN": Rounding.ROUND}
 
 

@@ -22,8 +22,6 @@ from hqc.ir.edits import redirect
 from hqc.ir.operators import Quant, is_quantiser
 from hqc.numerics.types import Rounding
 
-__all__ = ["quantise", "require_quantised"]
-
 _BY = "quantize"
 #: Operators that move values, or pick some, without computing new ones.
 _MOVES = {

@@ -32,8 +32,6 @@ from hqc.frontends.torch_export.translation import (
     refuse,
 )
 
-__all__ = ["as_examples", "export_module", "from_exported", "from_module"]
-
 #: onnx IR version of the files; the newest that all readers of opset 17 know.
 _IR_VERSION = 8
 #: On a constant, these give the constant itself where they keep its shape.

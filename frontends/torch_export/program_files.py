@@ -24,8 +24,6 @@ import hqc.frontends.torch.quant_operator  # noqa: F401 - registers hqc::quant, 
 from hqc.diagnostics import HqcError, reject
 from hqc.frontends.torch_export import sanitise
 
-__all__ = ["load_program", "read_extra"]
-
 _MAX_MEMBERS = 100_000
 _MAX_EXTRA = 1 << 26
 _SAVE_HELP = (

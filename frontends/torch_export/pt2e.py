@@ -19,11 +19,9 @@ from onnx_ir import Value
 from torch import fx
 
 from hqc.diagnostics import Exit, HqcError, reject
-from hqc.frontends.onnx.grids import along, grid_data, saturating
-from hqc.frontends.torch_export.translation import Builder, Const, QuantisedConst, refuse
+from hqc.frontends.onnx.grids import along, grid_data, same, saturating
+from hqc.frontends.torch_export.translation import Args, Builder, Const, QuantisedConst, refuse
 from hqc.ir import Array
-
-Args = dict[str, Any]
 
 _DECOMPOSED = ("quantize_per_tensor", "dequantize_per_tensor", "quantize_per_channel")
 #: Names of the operators by namespace, as they stand in program files.
@@ -98,7 +96,7 @@ def _dequantise(b: Builder, node: fx.Node, a: Args) -> Any:
         return QuantisedConst(Const(codes.name, torch.tensor(data)), quant, node)
     if not isinstance(codes, Codes):
         raise refuse("HQC102", f"{_name(node)} of what no quantize operator made", node)
-    if not (_same(scale, codes.scale) and _same(zero, codes.zero_point)):
+    if not (same(scale, codes.scale) and same(zero, codes.zero_point)):
         raise refuse("HQC102", "codes dequantised on another grid than they came from", node)
     if codes.floats is None:
         lows, highs = np.asarray(codes.lo - zero), np.asarray(codes.hi - zero)
@@ -189,10 +187,6 @@ def _at(node: fx.Node, make: Callable[[], Any]) -> Any:
     except HqcError as error:
         first = error.diagnostics[0]
         raise refuse(first.code, first.message, node, *first.helps) from error
-
-
-def _same(a: Array, b: Array) -> bool:
-    return bool(np.array_equal(np.squeeze(a), np.squeeze(b)))
 
 
 def _name(node: fx.Node) -> str:

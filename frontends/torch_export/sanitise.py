@@ -138,14 +138,6 @@ def _path(text: str, key: str) -> str:
     return _checked(_PATH, text, "a path")
 
 
-def _free(text: str, key: str) -> str:
-    return _checked(_FREE, text, "a version")
-
-
-def _text(text: str, key: str) -> str:
-    return _printable(text)
-
-
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
@@ -240,11 +232,8 @@ _STRINGS: dict[str, Callable[[str, str], str]] = {
     "target": _operator,
     "in_spec": _treespec,
     "out_spec": _treespec,
-    "as_string": _text,
-    "as_strings": _text,
-    "torch_version": _free,
-    **dict.fromkeys(
-        ("parameter_name", "buffer_name", "tensor_constant_name", "fqn"),
-        _path,
-    ),
+    "as_string": lambda text, _: _printable(text),
+    "as_strings": lambda text, _: _printable(text),
+    "torch_version": lambda text, _: _checked(_FREE, text, "a version"),
+    **dict.fromkeys(("parameter_name", "buffer_name", "tensor_constant_name", "fqn"), _path),
 }

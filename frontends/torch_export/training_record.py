@@ -9,8 +9,6 @@ from typing import Any
 from hqc.diagnostics import reject
 from hqc.frontends.torch_export.program_files import read_extra
 
-__all__ = ["FORMAT", "MAGIC", "MEMBER", "read_record", "training_record", "whole_record"]
-
 MAGIC, FORMAT = "hqc training", 1
 MEMBER = "hqc-training.json"
 

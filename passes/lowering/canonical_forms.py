@@ -199,8 +199,7 @@ def split_into_slices(node: Node) -> Sequence[Node]:
     x = node.inputs[0]
     assert x is not None
     rank = len(x.shape or ())
-    attribute = node.attributes.get("axis")
-    axis = (attribute.as_int() if attribute is not None else 0) % rank
+    axis = node.attributes.get_int("axis", 0) % rank
     start, new = 0, []
     for position, out in enumerate(node.outputs):
         size = (out.shape or ())[axis]

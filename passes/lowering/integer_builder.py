@@ -35,6 +35,13 @@ class Form:
     value: Value
     chain: Chain
 
+    @property
+    def affine(self) -> Affine:
+        """The chain of a straight form (`rectifiers.straighten`): a factor and an offset."""
+        found = self.chain.affine
+        assert found is not None
+        return found
+
 
 def along_channels(values: npt.NDArray[np.float64], like: Value) -> npt.NDArray[np.float64]:
     """Numbers per channel in a shape that broadcasts along axis 1 of a value; one stays one."""

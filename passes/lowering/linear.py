@@ -36,12 +36,10 @@ def lower_by_scale(emitter: IntegerBuilder, node: Node, form: Form) -> tuple[For
     Behind a Concat of two tensors, for instance. None where one integer layer does, since the
     scales have a simple ratio, or where nothing helps.
     """
-    attribute = node.attributes.get("group")
-    if form.chain.channels == 1 or (attribute is not None and attribute.as_int() != 1):
+    if form.chain.channels == 1 or node.attributes.get_int("group", 1) != 1:
         return None
     form = straighten(emitter, node, form)
-    affine = form.chain.affine
-    assert affine is not None
+    affine = form.affine
     scales = sorted(set(affine.a))
     if len(scales) != 2 or 0 in scales:
         return None
@@ -64,8 +62,7 @@ def _weighted(
     emitter: IntegerBuilder, node: Node, form: Form, channels: list[int] | None = None
 ) -> Form:
     """The layer on a straight form; `channels` are the inputs that it holds, where not all."""
-    affine = form.chain.affine
-    assert affine is not None
+    affine = form.affine
     rank = len(form.value.shape or ())
     if node.op_type == "MatMul" and rank != 2:
         raise reject(
@@ -76,8 +73,7 @@ def _weighted(
         )
     if node.op_type != "MatMul" and Taps.of(node).pads and any(affine.b):
         form = _at_zero(emitter, node, form)
-        affine = form.chain.affine
-        assert affine is not None
+        affine = form.affine
     one_factor = affine.has_one_factor
     weights = weights_of(node, affine.a[:1] if one_factor else affine.a)
     if channels is not None:
@@ -174,8 +170,7 @@ def lower_average(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
         HqcError: HQC205, windows at the edge have divisors of their own.
     """
     form = straighten(emitter, node, form)
-    affine = form.chain.affine
-    assert affine is not None
+    affine = form.affine
     taps, channels = Taps.of(node), _channels(form.value)
     counts = divisors(node, taps)
     if np.any(counts != counts[0]):
@@ -187,8 +182,7 @@ def lower_average(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
         )
     if taps.pads and any(affine.b):
         form = _at_zero(emitter, node, form)
-        affine = form.chain.affine
-        assert affine is not None
+        affine = form.affine
     spatial = spatial_shape(node)
     window = Window.of(node) if node.op_type == "AveragePool" else _whole(node)
     size = int(counts[0])

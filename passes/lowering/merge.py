@@ -32,9 +32,7 @@ def lower_merge(emitter: IntegerBuilder, node: Node, x: Form, y: Form) -> Form:
         HqcError: HQC204/205, scales that no common step of 53-bit sums holds.
     """
     x, y = (broadcast(emitter, node, straighten(emitter, node, form)) for form in (x, y))
-    first, second = x.chain.affine, y.chain.affine
-    assert first is not None
-    assert second is not None
+    first, second = x.affine, y.affine
     if node.op_type == "Mul":
         return _product(emitter, node, x, y)
     if node.op_type == "Sub":
@@ -72,9 +70,7 @@ def on_common_units(first: Factors, second: Factors) -> tuple[Factors, Factors, 
 
 def _product(emitter: IntegerBuilder, node: Node, x: Form, y: Form) -> Form:
     x, y = (_from_zero(emitter, node, form) for form in (x, y))
-    first, second = x.chain.affine, y.chain.affine
-    assert first is not None
-    assert second is not None
+    first, second = x.affine, y.affine
     bits = sum(emitter.ranges[form.value].joined.magnitude_bits for form in (x, y))
     values = one_kind(emitter, [emitter.widen(form.value, bits) for form in (x, y)])
     new = emitter.node("Mul", values, node.outputs[0], "")
@@ -125,7 +121,7 @@ def lower_rearrangement(emitter: IntegerBuilder, node: Node, forms: Sequence[For
     chains = {form.chain for form in forms}
     if len(chains) > 1 or padded:
         forms = [straighten(emitter, node, form) for form in forms]
-    if padded and any(any(f.chain.affine.b) for f in forms if f.chain.affine is not None):
+    if padded and any(any(form.affine.b) for form in forms if form.chain.affine is not None):
         forms = [_from_zero(emitter, node, form) for form in forms]
     chain = _joined_chain(found, forms)
     if chain is None:
@@ -155,8 +151,7 @@ def _on_one_unit(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
         HqcError: HQC205, its channels have no simple common unit.
     """
     form = _from_zero(emitter, node, straighten(emitter, node, form))
-    affine = form.chain.affine
-    assert affine is not None
+    affine = form.affine
     if affine.has_one_factor:
         return Form(form.value, Chain().then(Affine.of(affine.a[0])))
     unit = common_unit([abs(a) for a in affine.a if a] or [Fraction(1)])

@@ -43,8 +43,7 @@ def from_zero(emitter: IntegerBuilder, node: Node, form: Form) -> Form | None:
 
     None where the offset is no multiple of the step.
     """
-    affine = form.chain.affine
-    assert affine is not None
+    affine = form.affine
     if not any(affine.b):
         return form
     moved = emitter.exact_step(form.value, affine.divided, str(node.name))

@@ -68,12 +68,9 @@ def lower_port(emitter: IntegerBuilder, node: Node, chain: Chain) -> Form:
     value = emitter.host("Div", source, _array(quant.scale), f"{node.name}_scaled")
     if np.any(quant.zero_point):
         value = emitter.host("Add", value, _array(quant.zero_point), f"{node.name}_shifted")
-    return Form(emitter.add(unit.build(emitter.graph, value, str(out.name))), coder_chain(coder))
-
-
-def coder_chain(coder: Quantiser) -> Chain:
-    """From codes to real values."""
-    return Chain().then(coder.grid())
+    return Form(
+        emitter.add(unit.build(emitter.graph, value, str(out.name))), Chain().then(coder.grid())
+    )
 
 
 def _array(values: Array) -> Array:
@@ -246,7 +243,7 @@ def _requantise(
         replace(code_type, integer=code_type.width + exponent, rounding=d.rounding)
     ).build(emitter.graph, value, str(node.outputs[0].name))
     built.outputs[0].type = node.outputs[0].type
-    chain = Chain() if in_units else coder_chain(coder)
+    chain = Chain() if in_units else Chain().then(coder.grid())
     remark = f"requantise by {d.bits}-bit multipliers, shift {d.shift}: identical on every"
     return Form(emitter.add(built), chain), f"{remark} reachable accumulator ({d.rounding.value})"
 

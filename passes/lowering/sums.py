@@ -52,9 +52,7 @@ def open_sum(emitter: IntegerBuilder, node: Node, x: Form, y: Form) -> OpenSum |
     if node.op_type == "Mul":
         return None
     x, y = (broadcast(emitter, node, straighten(emitter, node, form)) for form in (x, y))
-    first, second = x.chain.affine, y.chain.affine
-    assert first is not None
-    assert second is not None
+    first, second = x.affine, y.affine
     lefts, rights, _ = on_common_units(first.a, second.a)
     if all(abs(f) <= SIMPLE or f.denominator > 1 for f in (*lefts, *rights)):
         return None
@@ -66,9 +64,7 @@ def lower_quantised_sum(
 ) -> tuple[Form, str] | None:
     """A quantiser behind an open sum, or None where no small factors are exact."""
     coder = code_boundaries(node)
-    first, second = found.x.chain.affine, found.y.chain.affine
-    assert first is not None
-    assert second is not None
+    first, second = found.x.affine, found.y.affine
     if found.node.op_type == "Sub":
         second = second.then(Affine.of(-1))
     chain = Chain().then(Affine((Fraction(1),), first.add_offsets(second)))
