@@ -233,13 +233,9 @@ class _Builder:
         name = f"{step.name}/Sub"
         difference = self._nodes.node("Sub", both, name, name)
         value = self._nodes.node("Add", (kept.value, difference), f"{step.name}/Out", step.name)
-        lo, hi = apart.min(axis=0), apart.max(axis=0)
-        return Flow(
-            value,
-            np.maximum(one.lo + two.lo, lo),
-            np.maximum(one.hi + two.hi, hi),
-            one.unit,
-        )
+        lo = np.maximum(one.lo + two.lo, apart.min(axis=0))
+        hi = np.maximum(one.hi + two.hi, apart.max(axis=0))
+        return Flow(value, lo, hi, one.unit)
 
     def _check_apart(self, step: Step, main: Flow, other: Flow) -> None:
         """HAWQ subtracts the identity from the float sum: its error must not reach a half step."""

@@ -139,7 +139,7 @@ def _stretch(
     """Stride - 1 zeros behind every element."""
     if max(strides) == 1:
         return x
-    channels = _channels(x)
+    channels = sample_shape(x)[0]
     apart = [n for size in spatial for n in (size, 1)]
     split = emitter.reshape(x, (channels, *apart), "_apart")
     ends = [0, 0, *(n for s in strides for n in (0, s - 1))]
@@ -171,7 +171,7 @@ def lower_average(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
     """
     form = straighten(emitter, node, form)
     affine = form.affine
-    taps, channels = Taps.of(node), _channels(form.value)
+    taps, channels = Taps.of(node), sample_shape(form.value)[0]
     counts = divisors(node, taps)
     if np.any(counts != counts[0]):
         raise reject(
@@ -210,13 +210,9 @@ def lower_maximum(emitter: IntegerBuilder, node: Node, form: Form) -> Form:
         value = emitter.scaled(value, signs, "_sign")
         chain = Chain().then(Affine(signs, (Fraction(0),))).extended(form.chain.steps)
     taps = Taps.of(node)
-    dims = (_channels(value), *taps.shape)
+    dims = (sample_shape(value)[0], *taps.shape)
     window = _whole(node) if node.op_type == "GlobalMaxPool" else Window.of(node)
     attributes = {k: v for k, v in window.attributes().items() if isinstance(v, list)}
     ceil = {"ceil_mode": 1} if window.ceil else {}
     out = emitter.moved("MaxPool", (value,), value, "", dims, attributes | ceil)
     return Form(out, chain)
-
-
-def _channels(value: Value) -> int:
-    return sample_shape(value)[0]
