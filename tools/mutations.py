@@ -42,8 +42,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "zero point dropped from the grid",
         "compiler/analysis/step_functions.py",
-        "tuple(-s * z for s, z in zip(scales, zeros, strict=True))",
-        "tuple(0 * s * z for s, z in zip(scales, zeros, strict=True))",
+        "tuple(-s * z for s, z in grids)",
+        "tuple(0 * s * z for s, z in grids)",
     ),
     Mutation(
         "sign of the zero point",
