@@ -28,6 +28,7 @@ from hqc.analysis.rearrangements import is_rearrangement, rearrangement, sample_
 from hqc.diagnostics import reject
 from hqc.execution.im2col import unfold
 from hqc.ir import Array, location_of
+from hqc.ir.collector import collector_paused
 from hqc.ir.onnxruntime_session import session
 from hqc.ir.operators import MultiThreshold, Quant
 from hqc.ir.windows import Window
@@ -55,6 +56,7 @@ class NodeCertificate(NamedTuple):
 class Fast:
     """Fast exact executor of an integer model; values inside are codes, never scaled numbers."""
 
+    @collector_paused()
     def __init__(self, model: Model | Partition, *, threads: int = 0):
         """Build the session.
 
