@@ -1,4 +1,7 @@
-"""`QuantizeLinear`, `DequantizeLinear` and operators on integer codes, rewritten as quantisers."""
+"""`QuantizeLinear`, `DequantizeLinear` and operators on integer codes, rewritten as quantisers.
+
+It ends in quantisers of the QONNX dialect; operators of that dialect are `hqc.frontends.qonnx`.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The commands that measure, choose and train: sensitivity, allocate, quantize."""
+"""The commands that measure, choose and train: sensitivity, allocate, quantize.
+
+Their options, files and texts; what they compute is `hqc.codesign`.
+"""

@@ -1,4 +1,7 @@
-"""Data, float models, quantisation-aware training, and the archive that a training ends in."""
+"""Data, float models, quantisation-aware training, and the archive that a training ends in.
+
+How widths were chosen is not known here.
+"""
 
 from __future__ import annotations
 
